@@ -1,0 +1,7 @@
+//! Owns everything about the *source* and the files made from it: VMX, OVF, OVA, VMDK in; qcow2, raw and machine definitions out.
+//! Owns no guests and no measuring: it starts no program and asks no kernel for a virtual machine.
+#![forbid(unsafe_code)]
+
+pub mod image;
+pub mod machine;
+pub mod progress;

@@ -1,0 +1,5 @@
+//! Owns what esxodus *says*: the records every step writes, the documented limits, and how both are rendered for people.
+//! Owns no measuring, no disks and no guests: it depends on none of our crates, so a record can be read anywhere.
+#![forbid(unsafe_code)]
+
+pub mod schema;

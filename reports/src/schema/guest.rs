@@ -1,0 +1,147 @@
+//! The report of one guest: everything its run folder knows, gathered.
+
+use super::{Accounting, BenchRecord, Comparison, Finding, HostFacts, Manifest, ProofRecord, Stamp};
+use serde::{Deserialize, Serialize};
+
+/// A disk of the machine, for tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// `scsi0:0`.
+    pub name: String,
+    /// Controller model at the source: `lsilogic`.
+    pub controller: String,
+    /// Source file as the description names it.
+    pub source: String,
+    /// Kind of VMDK: `streamOptimized`.
+    pub kind: String,
+    /// Guest-visible size in bytes; 0 where unknown.
+    pub capacity_bytes: u64,
+    /// Bytes that the source's files hold; 0 where unknown.
+    pub allocated_bytes: u64,
+}
+
+/// A NIC of the machine, for tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicFacts {
+    /// `ethernet0`.
+    pub name: String,
+    /// Model at the source: `vmxnet3`.
+    pub model: String,
+    /// MAC address.
+    pub mac: Option<String>,
+    /// Network at the source.
+    pub network: Option<String>,
+}
+
+/// The machine, for tables.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MachineFacts {
+    /// Name at the source.
+    pub name: String,
+    /// Where it came from: the path given by the user.
+    pub source: String,
+    /// Guest OS as declared: `debian12-64`.
+    pub guest_os: String,
+    /// Virtual hardware version at the source.
+    pub hw_version: Option<u32>,
+    /// Number of virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+    /// Disks.
+    pub disks: Vec<DiskFacts>,
+    /// NICs.
+    pub nics: Vec<NicFacts>,
+}
+
+/// What became of a step of the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepStatus {
+    /// Done and good.
+    Good,
+    /// An earlier run's result was still valid and was kept.
+    Reused,
+    /// Done, and the answer is no.
+    Bad,
+    /// Could not be done.
+    Failed,
+    /// Left out; the detail says why.
+    Skipped,
+}
+
+/// One step of the chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// `inspect`, `convert`, `verify`, `targets`, `prove`, `bench-host`, `bench-guest`, `report`.
+    pub name: String,
+    /// What became of it.
+    pub status: StepStatus,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// The verdict in words.
+    pub detail: String,
+}
+
+/// How much of a documented limit the guest uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitUse {
+    /// `Proxmox VE`.
+    pub product: String,
+    /// Version the limit is stated for.
+    pub version: String,
+    /// `VM` or `host`.
+    pub scope: String,
+    /// `memory`, `vcpus`, `scsi disks`.
+    pub quantity: String,
+    /// Used by this guest, in `unit`.
+    pub used: f64,
+    /// Allowed, in `unit`.
+    pub allowed: f64,
+    /// Unit.
+    pub unit: String,
+    /// Where the limit is stated.
+    pub source: String,
+    /// `A` primary or measured, `B` secondary, `U` stated by the user.
+    pub confidence: String,
+    /// Within the limit.
+    pub fits: bool,
+}
+
+/// `report.json` of a run folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuestReport {
+    /// Who wrote it, when.
+    #[serde(flatten)]
+    pub stamp: Stamp,
+    /// The machine.
+    pub machine: MachineFacts,
+    /// The host that did the work.
+    pub host: HostFacts,
+    /// The steps, in order.
+    pub steps: Vec<StepRecord>,
+    /// Findings of the preflight.
+    pub findings: Vec<Finding>,
+    /// What became of the source's keys.
+    pub accounting: Accounting,
+    /// The conversion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
+    /// The boot proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofRecord>,
+    /// Measurements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bench: Vec<BenchRecord>,
+    /// Comparisons between them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub comparisons: Vec<Comparison>,
+    /// Documented limits beside what the guest uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitUse>,
+    /// Screenshots as data, so that the HTML stands alone: milestone name and PNG bytes in base64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub screenshots: Vec<(String, String)>,
+}

@@ -1,0 +1,2 @@
+//! Owns running guests: the KVM probe, the engines (own VMM and QEMU), the appliance and the boot proof.
+//! Owns no formats and no opinions: it takes a neutral machine and disks, and returns facts.
