@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# All tests, with the runner's own summary at the end and the skipped ones counted with their reasons.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$HOME/.cargo/bin:$PATH
+triple=x86_64-unknown-linux-gnu
+cache=${ESXODUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/esxodus}
+scripts/demo-guest.sh "$cache/demo"
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release -p esxodus-agent --target $triple
+export ESXODUS_AGENT=$PWD/target/$triple/release/esxodus-agent
+export ESXODUS_DEMO_GUEST=$cache/demo
+log=$(mktemp); trap 'rm -f "$log"' EXIT
+status=0
+cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep -vE '^(SKIP|running 0|$)' || true
+status=${PIPESTATUS[0]}
+echo; echo "skipped, with the reason:"; grep -ahE 'SKIP: ' "$log" | sed 's/^.*SKIP: /  /' | sort | uniq -c || true
+# cargo prints one summary a test program; this line adds them up.
+awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) g += $i } }
+     END { printf "\n%d passed, %d failed, %d skipped\n", p, f, g }' "$log"
+exit "$status"
