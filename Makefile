@@ -33,7 +33,7 @@ lint: ## formatting, clippy and documentation, as reviewers want them
 
 bench: build ## conversion speed beside qemu-img and nbdcopy, paired in one run
 	@scripts/setup.sh run bench
-	@scripts/bench-convert.sh
+	@python3 scripts/bench-convert.py $(BENCH_OPTIONS)
 
 bench-agreement: build ## the agent's figures beside fio's, sysbench's and STREAM's
 	@scripts/setup.sh bench

@@ -10,9 +10,10 @@ RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release -p esxo
 export ESXODUS_AGENT=$PWD/target/$triple/release/esxodus-agent
 export ESXODUS_DEMO_GUEST=$cache/demo
 log=$(mktemp); trap 'rm -f "$log"' EXIT
-status=0
-cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep -vE '^(SKIP|running 0|$)' || true
+set +e
+cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep -vE '^(SKIP|running 0|$)'
 status=${PIPESTATUS[0]}
+set -e
 echo; echo "skipped, with the reason:"; grep -ahE 'SKIP: ' "$log" | sed 's/^.*SKIP: /  /' | sort | uniq -c || true
 # cargo prints one summary a test program; this line adds them up.
 awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) g += $i } }

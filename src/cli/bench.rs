@@ -1,0 +1,95 @@
+//! `esxodus bench`: measures CPU, memory and disk.
+
+use super::{Context, Outcome};
+use anyhow::{Context as _, bail};
+use bench::SuiteOptions;
+use reports::schema::{BenchRecord, Place, Suite};
+use std::path::PathBuf;
+
+/// Measures this host, an LXC container or a converted guest: CPU, memory, disk, with raw samples.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  esxodus bench -o before.json                       this host, about a minute
+  esxodus bench --suite full -o host.json            about a quarter of an hour
+  esxodus bench --in guest:out/web01 -o after.json   inside the converted guest, on a throw-away overlay
+  esxodus bench --import esxi.json -o before.json    a record that esxodus-agent wrote on another machine
+
+On an ESXi guest: copy the static esxodus-agent into it, run 'esxodus-agent bench --json > esxi.json', bring the file back.")]
+pub(crate) struct Args {
+    /// Where: host, lxc:CONTAINER, or guest:OUT (a run folder with converted disks).
+    #[arg(long = "in", value_name = "PLACE", default_value = "host")]
+    place: String,
+    /// How thorough.
+    #[arg(long, value_parser = ["quick", "full"], default_value = "quick")]
+    suite: String,
+    /// Time budget in seconds (default: 60 for quick, 900 for full).
+    #[arg(long, value_name = "SECONDS")]
+    budget: Option<u64>,
+    /// Folder on the disk to measure (default: the temporary folder).
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// Only metrics whose id contains this. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Take a record that the agent wrote elsewhere instead of measuring.
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["place", "suite", "folder", "only"])]
+    import: Option<PathBuf>,
+    /// Write the record there (otherwise --json prints it).
+    #[arg(short, long, value_name = "FILE.json")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    engine: super::options::EngineArgs,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
+    let suite = if args.suite == "full" { Suite::Full } else { Suite::Quick };
+    let record = if let Some(file) = &args.import {
+        import(file)?
+    } else if let Some(out) = args.place.strip_prefix("guest:") {
+        crate::chain::bench_guest(context, out.as_ref(), suite, args.budget, &args.engine)?
+    } else if let Some(container) = args.place.strip_prefix("lxc:") {
+        crate::chain::bench_lxc(context, container, suite, args.budget)?
+    } else if args.place == "host" {
+        let mut options = SuiteOptions { suite, only: args.only.clone(), ..SuiteOptions::default() };
+        options.budget_seconds = args.budget.map_or(options.budget_seconds, |seconds| seconds as f64);
+        if let Some(folder) = &args.folder {
+            options.folder.clone_from(folder);
+        }
+        crate::chain::bench_host(context, options)?
+    } else {
+        bail!("--in {}: write host, lxc:CONTAINER or guest:OUT", args.place);
+    };
+    if let Some(output) = &args.output {
+        crate::chain::write_record(output, &record)?;
+        context.say(&format!("written to {}", output.display()));
+    }
+    context.print(&record, || text(&record))?;
+    Ok(Outcome::Good)
+}
+
+fn import(file: &std::path::Path) -> anyhow::Result<BenchRecord> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut record: BenchRecord = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} is no record of 'esxodus-agent bench --json'", file.display()))?;
+    record.place = Place::Imported;
+    Ok(record)
+}
+
+pub(crate) fn text(record: &BenchRecord) -> String {
+    let rows = record.metrics.iter().map(|metric| {
+        vec![
+            metric.id.clone(),
+            format!("{:.4}", metric.summary.median),
+            format!("{:.4} … {:.4}", metric.summary.ci_low, metric.summary.ci_high),
+            metric.unit.clone(),
+            metric.summary.n.to_string(),
+            metric.unfit.clone().unwrap_or_default(),
+        ]
+    });
+    let mut text = format!("{} ({})\n", record.label, record.stamp.created);
+    text.push_str(&crate::terminal::table(&["metric", "median", "95 % interval", "unit", "n", "unfit because"], rows).to_string());
+    for skipped in &record.skipped {
+        text.push_str(&format!("\nskipped {}: {}", skipped.id, skipped.reason));
+    }
+    text
+}
