@@ -3,8 +3,11 @@
 //! Conversion, verification, sizing and progress all work from [`Run`]s. All knowledge of a format ends here: whoever
 //! consumes runs needs no VMDK words.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 /// Index into [`DiskSource::files`].
 pub type FileIndex = usize;
@@ -76,7 +79,8 @@ pub trait DiskSource: Send + Sync {
     /// Files that runs point into.
     fn files(&self) -> &[SourceHandle];
 
-    /// Grain size in bytes where every compressed grain has the same, for deflate passthrough.
+    /// Grain size in bytes where every compressed grain has the same, for deflate passthrough. Where it is `None` and
+    /// there are compressed runs all the same, a grain has at most 1 MiB.
     fn compressed_grain_bytes(&self) -> Option<u64>;
 
     /// The runs that cover `[offset, offset + length)`, ascending, without gaps or overlap, clipped to that window.
@@ -95,4 +99,58 @@ pub trait DiskSource: Send + Sync {
 
     /// Oddities met and tolerated so far, in words.
     fn notes(&self) -> Vec<String>;
+
+    /// What the chain is made of, for `inspect`.
+    fn facts(&self) -> DiskFacts {
+        DiskFacts::default()
+    }
+}
+
+/// What a chain is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// The links, newest first.
+    pub links: Vec<LinkFacts>,
+    /// The disk data base (`ddb.` keys in lower case, without the prefix); a newer link's value wins.
+    pub ddb: BTreeMap<String, String>,
+}
+
+/// One link of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LinkFacts {
+    /// Its descriptor.
+    pub path: PathBuf,
+    /// `createType`, a label.
+    pub create_type: Option<String>,
+    /// Content id, eight hexadecimal digits.
+    pub cid: Option<String>,
+    /// Content id of the parent, where it has one.
+    pub parent_cid: Option<String>,
+    /// Guest bytes.
+    pub virtual_bytes: u64,
+    /// Kind of each extent, by its content.
+    pub extents: Vec<String>,
+}
+
+impl SourceHandle {
+    /// Whether the file still has the length and modification time that it had when it was opened.
+    ///
+    /// # Errors
+    /// [`super::ImageErrorKind::Changed`] where not, and the failure to ask.
+    pub fn check_unchanged(&self) -> Result<(), super::ImageError> {
+        let stat = rustix::fs::fstat(&self.file)
+            .map_err(|error| super::ImageError::io(&self.path, "asking for the length", error.into()))?;
+        let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        if bytes == self.bytes && super::gate::mtime_ns(&stat) == self.mtime_ns {
+            return Ok(());
+        }
+        let message = format!(
+            "the file changed while it was read: {} bytes when opened, {bytes} now",
+            self.bytes
+        );
+        Err(
+            super::ImageError::new(super::ImageErrorKind::Changed, &self.path, message)
+                .advise("Power the guest off, or copy from a snapshot, then start again"),
+        )
+    }
 }

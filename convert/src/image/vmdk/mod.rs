@@ -1,0 +1,18 @@
+//! VMDK: every kind that VMware and others write.
+//!
+//! Files are told apart by their magic and by the type word of each extent line, never by `createType`.
+
+mod context;
+mod cowd;
+pub mod descriptor;
+mod disk;
+mod flat;
+pub mod header;
+mod link;
+pub mod marker;
+mod sesparse;
+mod sparse;
+pub mod stream;
+
+pub(crate) use disk::Disk;
+pub(crate) use link::{Opener, Sniffed, sniff};

@@ -1,0 +1,1 @@
+//! Front-to-back reading of streams.
