@@ -2,5 +2,6 @@
 
 mod error;
 pub mod map;
+pub mod qcow2;
 
 pub use error::{ImageError, ImageErrorKind};
