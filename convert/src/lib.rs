@@ -2,6 +2,7 @@
 //! Owns no guests and no measuring: it starts no program and asks no kernel for a virtual machine.
 #![forbid(unsafe_code)]
 
+pub mod copy;
 pub mod image;
 pub mod machine;
 pub mod progress;

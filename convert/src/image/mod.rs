@@ -7,6 +7,7 @@ pub mod inflate;
 pub mod map;
 mod notes;
 mod open;
+pub mod qcow2;
 mod segments;
 mod storage;
 pub mod summary;

@@ -1,0 +1,102 @@
+//! What can go wrong with a conversion.
+
+use crate::image::ImageError;
+use crate::image::qcow2::GeometryError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a conversion or verification did not finish. Nothing stands under the final name then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// Reading the source (or, in verification, the target).
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The final name is taken.
+    #[error("{} exists and is never overwritten. Remove it or choose another name", path.display())]
+    TargetExists {
+        /// The final name.
+        path: PathBuf,
+    },
+    /// Another process is writing the same target.
+    #[error("{} is being written by another process. Wait for it or stop it", path.display())]
+    Locked {
+        /// The partial file.
+        path: PathBuf,
+    },
+    /// The target's file system is full.
+    #[error(
+        "{}: no space left at byte {offset}: {free} bytes are free and at most {needed} more are needed. Free space and resume, or choose another place",
+        path.display()
+    )]
+    NoSpace {
+        /// The partial file.
+        path: PathBuf,
+        /// Where the write failed, in bytes.
+        offset: u64,
+        /// Bytes that were free when it failed.
+        free: u64,
+        /// Upper bound of what the rest of the disk takes, in bytes.
+        needed: u64,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another failure of the target.
+    #[error("{}: {doing} failed", path.display())]
+    Target {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A source file changed while it was read.
+    #[error("{}: the source changed while it was read: {detail}. Shut the guest down and convert again", path.display())]
+    SourceChanged {
+        /// The source file.
+        path: PathBuf,
+        /// What differs.
+        detail: String,
+    },
+    /// Options that contradict each other or the source.
+    #[error("{0}")]
+    Options(String),
+    /// The disk does not fit into the asked-for image.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// A journal that belongs to another source or other options.
+    #[error("{}: {detail}. Convert without resuming to start anew", path.display())]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// What does not fit.
+        detail: String,
+    },
+    /// Sharing of extents was demanded and is not possible.
+    #[error("{}: {detail}", path.display())]
+    Reflink {
+        /// The partial file.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+    /// The user stopped it.
+    #[error("stopped; {} can be resumed", partial.display())]
+    Cancelled {
+        /// The partial file.
+        partial: PathBuf,
+    },
+}
+
+impl ConvertError {
+    pub(super) fn target(path: &Path, doing: &'static str, source: io::Error) -> Self {
+        Self::Target {
+            path: path.to_owned(),
+            doing,
+            source,
+        }
+    }
+}

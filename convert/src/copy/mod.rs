@@ -1,0 +1,29 @@
+//! From any mapped disk to a qcow2 or raw file: all processors busy, memory bounded, nothing lost.
+//!
+//! ```text
+//! planner ──▶ workers (one a processor) ────────────────▶ ledger (in order) ──▶ journal
+//! units       read, inflate, zero test, hash, compress    layout, tables,
+//!             uncompressed: write to planned places       compressed clusters
+//! ```
+//!
+//! The file is written as `NAME.partial` beside `NAME.journal` and gets its name when it is complete and synced. What is
+//! written where depends on the source's content and the options only, never on timing or the number of workers.
+
+mod disk;
+mod error;
+mod hash;
+mod journal;
+mod options;
+mod plan;
+mod pool;
+mod share;
+mod target;
+mod verify;
+mod worker;
+mod zero;
+
+pub use disk::{DiskJob, convert_disk, convert_disks, discard_journal};
+pub use error::ConvertError;
+pub use options::{Compress, CopyOptions, Preallocation, Reflink, TargetFormat};
+pub use verify::{VerifyOptions, VerifyOutcome, hash_source, verify};
+pub use zero::is_zero;

@@ -1,0 +1,161 @@
+//! Sharing extents with the source instead of copying them.
+//!
+//! `copy_file_range` within one XFS or btrfs shares extents where the ranges are aligned to file-system blocks, and on NFS
+//! 4.2 copies on the server. Which of the two file systems it is tells `fstatfs`.
+
+use super::error::ConvertError;
+use super::options::Reflink;
+use super::plan::Unit;
+use super::target::Target;
+use super::worker::{Context, Mode};
+use crate::image::map::{DiskSource, RunSource};
+use rustix::fs::{copy_file_range, fstat, fstatfs};
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+const XFS_MAGIC: i128 = 0x5846_5342;
+const BTRFS_MAGIC: i128 = 0x9123_683e;
+const NFS_MAGIC: i128 = 0x6969;
+
+/// Whether and how ranges of the source reach the target without passing through memory.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    /// Block size to which ranges are aligned; 0 = no sharing.
+    block: u64,
+    demanded: bool,
+    active: AtomicBool,
+    /// Bytes that took this way.
+    pub(super) bytes: AtomicU64,
+}
+
+impl Sharing {
+    /// Looks at the file systems. Compressed targets never share.
+    pub(super) fn detect(
+        wish: Reflink,
+        uncompressed: bool,
+        hash: bool,
+        source: &dyn DiskSource,
+        target: &Target,
+    ) -> Result<Self, ConvertError> {
+        let block = if wish == Reflink::Never || !uncompressed {
+            0
+        } else {
+            source
+                .files()
+                .iter()
+                .map(|handle| block(&handle.file, &target.file, hash))
+                .min()
+                .unwrap_or(0)
+        };
+        if block == 0 && wish == Reflink::Always {
+            return Err(ConvertError::Reflink {
+                path: target.partial.clone(),
+                detail: if uncompressed {
+                    "source and target do not lie on one XFS or btrfs: extents cannot be shared".into()
+                } else {
+                    "compressed targets cannot share extents".into()
+                },
+            });
+        }
+        Ok(Self {
+            block,
+            demanded: wish == Reflink::Always,
+            active: AtomicBool::new(block != 0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Shares what can be shared of `unit`: one flag a cluster, empty where nothing is tried.
+    pub(super) fn share(&self, context: &Context<'_>, unit: &Unit) -> Result<Vec<bool>, ConvertError> {
+        if !self.active.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        let size = u64::try_from(context.cluster_bytes).expect("a cluster fits");
+        let count = usize::try_from(unit.length.div_ceil(size)).expect("a unit fits");
+        let mut shared = vec![false; count];
+        for run in &unit.runs {
+            let RunSource::Raw { file, offset } = run.source else {
+                continue;
+            };
+            let end = run.offset + run.length;
+            let mut at = run.offset.next_multiple_of(size);
+            while at + size <= end {
+                let place = |at: u64| match context.mode {
+                    Mode::Raw => at,
+                    _ => unit.places[usize::try_from((at - unit.offset) / size).expect("inside the unit")],
+                };
+                let (begin, to) = (at, place(at));
+                at += size;
+                while at + size <= end && place(at) == to + (at - begin) {
+                    at += size;
+                }
+                let from = offset + (begin - run.offset);
+                if !from.is_multiple_of(self.block) || !to.is_multiple_of(self.block) {
+                    continue;
+                }
+                let length = at - begin;
+                if self.range(&context.source.files()[file].file, from, context.target, to, length)? {
+                    self.bytes.fetch_add(length, Ordering::Relaxed);
+                    for cluster in (begin - unit.offset) / size..(at - unit.offset) / size {
+                        shared[usize::try_from(cluster).expect("inside the unit")] = true;
+                    }
+                }
+            }
+        }
+        Ok(shared)
+    }
+
+    fn range(
+        &self,
+        from: &File,
+        mut offset: u64,
+        target: &Target,
+        mut to: u64,
+        length: u64,
+    ) -> Result<bool, ConvertError> {
+        let mut left = length;
+        while left > 0 {
+            let step = usize::try_from(left).unwrap_or(usize::MAX);
+            match copy_file_range(from, Some(&mut offset), &target.file, Some(&mut to), step) {
+                // The source ends here: the ordinary way gives the error with its place.
+                Ok(0) => return Ok(false),
+                Ok(copied) => left -= u64::try_from(copied).expect("at most what was asked for"),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::IO)) => {
+                    return Err(target.failed("sharing extents", to, error.into()));
+                }
+                Err(error) => {
+                    self.active.store(false, Ordering::Relaxed);
+                    if self.demanded {
+                        return Err(ConvertError::Reflink {
+                            path: target.partial.clone(),
+                            detail: format!("the file system refuses to share extents: {error}"),
+                        });
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Block size to which ranges between the two files are aligned, 0 where nothing is shared.
+fn block(source: &File, target: &File, hash: bool) -> u64 {
+    let (Ok(a), Ok(b)) = (fstat(source), fstat(target)) else {
+        return 0;
+    };
+    let (Ok(kind), Ok(other)) = (fstatfs(source), fstatfs(target)) else {
+        return 0;
+    };
+    let magic = i128::from(kind.f_type);
+    let size = u64::try_from(kind.f_bsize).unwrap_or(4096).max(4096);
+    // btrfs gives each subvolume a device number of its own.
+    let same = a.st_dev == b.st_dev || (magic == BTRFS_MAGIC && kind.f_type == other.f_type);
+    match magic {
+        XFS_MAGIC | BTRFS_MAGIC if same => size,
+        // Copying on the server only pays where nothing is read anyway.
+        NFS_MAGIC if same && !hash => size,
+        _ => 0,
+    }
+}
