@@ -1,0 +1,277 @@
+//! What disturbs a measurement: CPU time stolen by the hypervisor, CPU time of other processes, a changing clock rate.
+
+use super::Clock;
+use std::hint::black_box;
+use std::time::Duration;
+
+/// Above these a metric is marked unfit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NoiseBar {
+    /// Steal as a fraction of the CPU time of all CPUs.
+    pub steal: f64,
+    /// CPU time of other processes as a fraction of the CPU time of all CPUs.
+    pub foreign: f64,
+    /// Change of the spin reference, as a fraction.
+    pub drift: f64,
+}
+
+impl Default for NoiseBar {
+    /// 2 % steal, 10 % foreign CPU time, 10 % drift.
+    fn default() -> Self {
+        Self {
+            steal: 0.02,
+            foreign: 0.10,
+            drift: 0.10,
+        }
+    }
+}
+
+/// What happened between two points in time.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct NoiseReading {
+    /// CPU seconds stolen by the hypervisor, over all CPUs.
+    pub steal_seconds: f64,
+    /// CPU seconds of other processes and of interrupts, over all CPUs.
+    pub foreign_seconds: f64,
+    /// Wall seconds.
+    pub wall_seconds: f64,
+    /// CPUs that `/proc/stat` counts.
+    pub cpus: u32,
+}
+
+impl NoiseReading {
+    fn share(&self, seconds: f64) -> f64 {
+        let all = self.wall_seconds * f64::from(self.cpus.max(1));
+        if all > 0.0 { seconds / all } else { 0.0 }
+    }
+
+    /// Stolen fraction of all CPU time, 0 to 1.
+    #[must_use]
+    pub fn steal_share(&self) -> f64 {
+        self.share(self.steal_seconds)
+    }
+
+    /// Why the time is unfit for measuring, if it is. Readings shorter than `/proc/stat` can resolve are not judged.
+    #[must_use]
+    pub fn judge(&self, bar: &NoiseBar) -> Option<String> {
+        // Two ticks of 10 ms on a CPU are the resolution.
+        const RESOLUTION: f64 = 0.02;
+        let steal = self.share(self.steal_seconds);
+        if steal > bar.steal && self.steal_seconds > RESOLUTION {
+            return Some(format!(
+                "the hypervisor stole {:.0} % of the CPU time (bar {:.0} %)",
+                steal * 100.0,
+                bar.steal * 100.0
+            ));
+        }
+        let foreign = self.share(self.foreign_seconds);
+        if foreign > bar.foreign && self.foreign_seconds > RESOLUTION {
+            return Some(format!(
+                "other processes used {:.0} % of the CPU time (bar {:.0} %)",
+                foreign * 100.0,
+                bar.foreign * 100.0
+            ));
+        }
+        None
+    }
+}
+
+/// Reads the counters at its start and again when asked.
+#[derive(Debug, Clone, Copy)]
+pub struct NoiseMeter {
+    start: Clock,
+    counters: Counters,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    busy: f64,
+    steal: f64,
+    own: f64,
+    cpus: u32,
+}
+
+impl NoiseMeter {
+    /// Starts.
+    #[must_use]
+    pub fn start() -> Self {
+        Self {
+            start: Clock::now(),
+            counters: Counters::read(),
+        }
+    }
+
+    /// What happened since the start. Where `/proc/stat` cannot be read, only the wall time is known.
+    #[must_use]
+    pub fn read(&self) -> NoiseReading {
+        let now = Counters::read();
+        let since = |later: f64, earlier: f64| (later - earlier).max(0.0);
+        let own = since(now.own, self.counters.own);
+        NoiseReading {
+            steal_seconds: since(now.steal, self.counters.steal),
+            foreign_seconds: (since(now.busy, self.counters.busy) - own).max(0.0),
+            wall_seconds: self.start.elapsed().as_secs_f64(),
+            cpus: now.cpus,
+        }
+    }
+}
+
+impl Counters {
+    fn read() -> Self {
+        let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        Self::parse(&text, own_cpu_seconds())
+    }
+
+    /// `cpu user nice system idle iowait irq softirq steal guest guest_nice` in ticks, proc(5). Guest time is inside user.
+    fn parse(text: &str, own: f64) -> Self {
+        let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
+        let mut fields = text
+            .lines()
+            .find(|line| line.starts_with("cpu "))
+            .map(|line| {
+                line.split_ascii_whitespace()
+                    .skip(1)
+                    .map(|field| field.parse().unwrap_or(0.0))
+                    .collect()
+            })
+            .unwrap_or_else(Vec::<f64>::new);
+        fields.resize(10, 0.0);
+        let is_cpu = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
+        Self {
+            busy: (fields[0] + fields[1] + fields[2] + fields[5] + fields[6]) / ticks,
+            steal: fields[7] / ticks,
+            own,
+            cpus: u32::try_from(text.lines().filter(is_cpu).count()).unwrap_or(1),
+        }
+    }
+}
+
+/// CPU time of this process and of its children that ended. `utime stime cutime cstime` are fields 14 to 17 of
+/// `/proc/self/stat`, proc(5); the name in brackets may hold blanks.
+fn own_cpu_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: f64 = after_name
+        .split_ascii_whitespace()
+        .skip(11)
+        .take(4)
+        .filter_map(|f| f.parse::<f64>().ok())
+        .sum();
+    ticks / rustix::param::clock_ticks_per_second().max(1) as f64
+}
+
+/// Speed of a fixed dependent loop: sees what the counters don't, such as a falling clock rate or a hypervisor that does not
+/// account for steal.
+#[derive(Debug, Clone, Copy)]
+pub struct SpinReference {
+    iterations: u64,
+    base: Duration,
+}
+
+impl SpinReference {
+    /// Calibrated to about 0.3 ms.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut iterations = 1_000_u64;
+        while spin(iterations) < Duration::from_micros(300) && iterations < 1 << 40 {
+            iterations *= 2;
+        }
+        let mut reference = Self {
+            iterations,
+            base: Duration::ZERO,
+        };
+        reference.base = reference.best();
+        reference
+    }
+
+    /// How much slower (positive) or faster it is than at the start, as a fraction.
+    #[must_use]
+    pub fn drift(&self) -> f64 {
+        self.best().as_secs_f64() / self.base.as_secs_f64().max(1e-9) - 1.0
+    }
+
+    /// The best of seven: an interruption does not count as drift.
+    fn best(&self) -> Duration {
+        (0..7).map(|_| spin(self.iterations)).min().unwrap_or_default()
+    }
+}
+
+impl Default for SpinReference {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn spin(iterations: u64) -> Duration {
+    let start = Clock::now();
+    let mut x = black_box(1_u64);
+    for _ in 0..iterations {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+    black_box(x);
+    start.elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counters, NoiseBar, NoiseMeter, NoiseReading, SpinReference};
+
+    const STAT: &str =
+        "cpu  100 10 50 1000 5 3 2 40 0 0\ncpu0 50 5 25 500 3 2 1 20 0 0\ncpu1 50 5 25 500 2 1 1 20 0 0\nctxt 1\n";
+
+    #[test]
+    fn proc_stat_is_read_in_seconds_and_idle_is_not_busy() {
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let counters = Counters::parse(STAT, 0.0);
+        assert_eq!(counters.busy * ticks, 165.0);
+        assert_eq!(counters.steal * ticks, 40.0);
+        assert_eq!(counters.cpus, 2);
+    }
+
+    #[test]
+    fn kernels_without_a_steal_column_count_as_no_steal() {
+        assert_eq!(Counters::parse("cpu 1 2 3 4\n", 0.0).steal, 0.0);
+    }
+
+    #[test]
+    fn noise_above_the_bar_is_named_and_below_is_not() {
+        let reading = NoiseReading {
+            steal_seconds: 0.1,
+            foreign_seconds: 0.0,
+            wall_seconds: 1.0,
+            cpus: 2,
+        };
+        assert!(
+            reading
+                .judge(&NoiseBar::default())
+                .is_some_and(|why| why.contains("stole 5 %"))
+        );
+        let reading = NoiseReading {
+            steal_seconds: 0.0,
+            foreign_seconds: 0.5,
+            wall_seconds: 1.0,
+            cpus: 2,
+        };
+        assert!(
+            reading
+                .judge(&NoiseBar::default())
+                .is_some_and(|why| why.contains("other processes used 25 %"))
+        );
+        let reading = NoiseReading {
+            steal_seconds: 0.0,
+            foreign_seconds: 0.1,
+            wall_seconds: 1.0,
+            cpus: 2,
+        };
+        assert_eq!(reading.judge(&NoiseBar::default()), None);
+    }
+
+    #[test]
+    fn own_work_is_not_foreign() {
+        let meter = NoiseMeter::start();
+        let spin = SpinReference::new();
+        assert!(spin.drift().is_finite());
+        let reading = meter.read();
+        assert!(reading.foreign_seconds >= 0.0 && reading.wall_seconds > 0.0);
+    }
+}

@@ -1,0 +1,4 @@
+//! The only unsafe code of the crate: memory mappings, I/O engines of the kernel, fork.
+
+pub(crate) mod fork;
+pub(crate) mod mapping;
