@@ -2,4 +2,5 @@
 //! Owns no measuring, no disks and no guests: it depends on none of our crates, so a record can be read anywhere.
 #![forbid(unsafe_code)]
 
+pub mod limits;
 pub mod schema;

@@ -85,6 +85,21 @@ pub struct StepRecord {
     pub detail: String,
 }
 
+/// What follows from a limit for this guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitEffect {
+    /// Within.
+    #[default]
+    Fits,
+    /// Beyond what was tested, is a default, or is known from a secondary source only.
+    Warns,
+    /// Beyond what the software accepts, as a primary source or a measurement says.
+    Blocks,
+    /// Stated by the user or without a source: shown, never enforced.
+    PrintedOnly,
+}
+
 /// How much of a documented limit the guest uses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LimitUse {
@@ -108,6 +123,23 @@ pub struct LimitUse {
     pub confidence: String,
     /// Within the limit.
     pub fits: bool,
+    /// `hard`, `tested`, `default` or `practical`; empty in records of older programs.
+    #[serde(default)]
+    pub kind: String,
+    /// What follows from it.
+    #[serde(default)]
+    pub effect: LimitEffect,
+    /// Further words of the source, or what other sources say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl LimitUse {
+    /// What is left, in `unit`; negative where the limit is exceeded.
+    #[must_use]
+    pub fn headroom(&self) -> f64 {
+        self.allowed - self.used
+    }
 }
 
 /// `report.json` of a run folder.

@@ -17,7 +17,7 @@ pub use bench::{BenchRecord, Better, Metric, Noise, Percentile, Place, SkippedMe
 pub use check::{Finding, Severity};
 pub use compare::{Comparability, ComparedMetric, Comparison, ComparisonVerdict, RecordRef};
 pub use conversion::{DiskManifest, HashTree, Manifest, SourceFile};
-pub use guest::{DiskFacts, GuestReport, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus};
+pub use guest::{DiskFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus};
 pub use host::HostFacts;
 pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofVerdict};
 
