@@ -10,29 +10,77 @@ fn demo_guest() -> Option<PathBuf> {
 
 #[test]
 fn migrate_takes_a_real_guest_through_every_step_and_a_second_run_reuses_them() {
-    let Some(source) = demo_guest() else { return skip("ESXODUS_DEMO_GUEST names no sample guest: run 'make test'") };
+    let Some(source) = demo_guest() else {
+        return skip("ESXODUS_DEMO_GUEST names no sample guest: run 'make test'");
+    };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let output = esxodus()
-        .args(["migrate", s(&source), "-o", s(&out), "--bench-budget", "8", "--timeout", "240", "--json"])
+        .args([
+            "migrate",
+            s(&source),
+            "-o",
+            s(&out),
+            "--bench-budget",
+            "8",
+            "--timeout",
+            "240",
+            "--json",
+        ])
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}\n{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["proof"]["verdict"], "proven", "{}", report["proof"]["reason"]);
-    let places: Vec<&str> = report["bench"].as_array().unwrap().iter().filter_map(|record| record["place"].as_str()).collect();
+    let places: Vec<&str> = report["bench"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|record| record["place"].as_str())
+        .collect();
     assert!(places.contains(&"host") && places.contains(&"guest"), "{places:?}");
-    for file in ["machine.json", "accounting.json", "manifest.json", "proof.json", "report.html", "report.md", "report.json"] {
+    for file in [
+        "machine.json",
+        "accounting.json",
+        "manifest.json",
+        "proof.json",
+        "report.html",
+        "report.md",
+        "report.json",
+    ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
 
     // The independent judge: what qemu-img reads from the source is what it reads from the target.
     for (vmdk, qcow2) in [("demo.vmdk", "demo.qcow2"), ("demo_1.vmdk", "demo_1.qcow2")] {
         let target = out.join("disks").join(qcow2);
-        tool("qemu-img", &["compare", "-f", "vmdk", "-F", "qcow2", s(&source.with_file_name(vmdk)), s(&target)]);
+        tool(
+            "qemu-img",
+            &[
+                "compare",
+                "-f",
+                "vmdk",
+                "-F",
+                "qcow2",
+                s(&source.with_file_name(vmdk)),
+                s(&target),
+            ],
+        );
         tool("qemu-img", &["check", s(&target)]);
     }
 
-    let (stdout, stderr) = run_expecting(0, &["migrate", s(&source), "-o", s(&out), "--resume", "--bench-budget", "8"]);
-    assert!((stdout + &stderr).contains("reused"), "the second run reuses the first one's results");
+    let (stdout, stderr) = run_expecting(
+        0,
+        &["migrate", s(&source), "-o", s(&out), "--resume", "--bench-budget", "8"],
+    );
+    assert!(
+        (stdout + &stderr).contains("reused"),
+        "the second run reuses the first one's results"
+    );
 }

@@ -3,8 +3,10 @@
 use crate::util::{esxodus, json_expecting, run_expecting, s, text, vmdk, vmx};
 use std::process::Stdio;
 
-const COMMANDS: [&str; 12] =
-    ["doctor", "inspect", "assess", "convert", "verify", "prove", "run", "bench", "compare", "limits", "report", "migrate"];
+const COMMANDS: [&str; 12] = [
+    "doctor", "inspect", "assess", "convert", "verify", "prove", "run", "bench", "compare", "limits", "report",
+    "migrate",
+];
 
 #[test]
 fn every_command_has_help_with_examples_and_the_exit_code_0() {
@@ -29,14 +31,20 @@ fn limits_print_their_sources_as_text_and_as_json() {
     let json = json_expecting(0, &["limits"]);
     let rows = json["limits"].as_array().expect("limits is a list");
     assert!(rows.len() > 50);
-    assert!(rows.iter().all(|row| row["source"].as_str().is_some_and(|source| !source.is_empty())));
+    assert!(
+        rows.iter()
+            .all(|row| row["source"].as_str().is_some_and(|source| !source.is_empty()))
+    );
 }
 
 #[test]
 fn doctor_tells_the_class_of_kvm_and_never_hangs() {
     let json = json_expecting(0, &["doctor"]);
     let class = json["kvm"]["class"].as_str().expect("a class");
-    assert!(["native", "nested", "emulated", "unfit", "absent"].contains(&class), "{class}");
+    assert!(
+        ["native", "nested", "emulated", "unfit", "absent"].contains(&class),
+        "{class}"
+    );
     let (text, _) = run_expecting(0, &["doctor"]);
     assert!(text.contains(class) && text.contains("QEMU"), "{text}");
 }
@@ -70,7 +78,12 @@ fn the_extent_map_covers_the_disk_without_gaps() {
 
 #[test]
 fn a_closed_pipe_is_no_failure() {
-    let mut child = esxodus().args(["limits", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = esxodus()
+        .args(["limits", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

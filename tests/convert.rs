@@ -5,13 +5,22 @@ use crate::util::{json_expecting, run_expecting, s, tool, vmdk, vmx};
 /// Every subformat that qemu-img writes, converted and compared with its own raw form.
 #[test]
 fn every_subformat_of_qemu_img_converts_to_the_same_content_and_a_clean_qcow2() {
-    for subformat in ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"] {
+    for subformat in [
+        "monolithicSparse",
+        "monolithicFlat",
+        "twoGbMaxExtentSparse",
+        "twoGbMaxExtentFlat",
+        "streamOptimized",
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let (raw, disk) = vmdk(dir.path(), "disk", subformat, 9);
         let out = dir.path().join("out");
         run_expecting(0, &["convert", s(&disk), "-o", s(&out)]);
         let target = out.join("disks/disk.qcow2");
-        tool("qemu-img", &["compare", "-f", "raw", "-F", "qcow2", s(&raw), s(&target)]);
+        tool(
+            "qemu-img",
+            &["compare", "-f", "raw", "-F", "qcow2", s(&raw), s(&target)],
+        );
         tool("qemu-img", &["check", s(&target)]);
         run_expecting(0, &["verify", s(&out), "--against", s(&disk)]);
     }
@@ -34,7 +43,11 @@ fn every_way_to_compress_gives_the_same_content() {
         let mut args = vec!["convert", s(&disk), "-o", s(&out)];
         args.extend_from_slice(way);
         run_expecting(0, &args);
-        let target = out.join(if way.contains(&"raw") { "disks/disk.raw" } else { "disks/disk.qcow2" });
+        let target = out.join(if way.contains(&"raw") {
+            "disks/disk.raw"
+        } else {
+            "disks/disk.qcow2"
+        });
         tool("qemu-img", &["compare", s(&raw), s(&target)]);
         if !way.contains(&"raw") {
             tool("qemu-img", &["check", s(&target)]);

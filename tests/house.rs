@@ -6,7 +6,17 @@ use std::process::Command;
 
 #[test]
 fn crates_depend_one_way() {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--locked"]).output().unwrap();
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+            "--locked",
+        ])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut known = BTreeMap::new();
@@ -37,10 +47,18 @@ fn crates_depend_one_way() {
 #[test]
 fn every_crate_says_in_two_lines_what_it_owns_and_what_not() {
     for krate in ["convert", "runner", "bench", "reports", "agent"] {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(krate).join("src/lib.rs");
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(krate)
+            .join("src/lib.rs");
         let source = std::fs::read_to_string(&path).unwrap();
         let mut lines = source.lines();
-        assert!(lines.next().is_some_and(|line| line.starts_with("//! Owns ")), "{krate}: first line");
-        assert!(lines.next().is_some_and(|line| line.starts_with("//! Owns no ")), "{krate}: second line");
+        assert!(
+            lines.next().is_some_and(|line| line.starts_with("//! Owns ")),
+            "{krate}: first line"
+        );
+        assert!(
+            lines.next().is_some_and(|line| line.starts_with("//! Owns no ")),
+            "{krate}: second line"
+        );
     }
 }

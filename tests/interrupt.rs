@@ -20,14 +20,28 @@ fn ctrl_c_stops_the_copy_and_resume_completes_it() {
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(Duration::from_millis(500));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("--resume"));
-    assert!(!files(&out).iter().any(|file| file.ends_with(".qcow2")), "{:?}", files(&out));
+    assert!(
+        !files(&out).iter().any(|file| file.ends_with(".qcow2")),
+        "{:?}",
+        files(&out)
+    );
 
     run_expecting(0, &["convert", s(&disk), "-o", s(&out), "--resume"]);
     tool("qemu-img", &["compare", s(&raw), s(&out.join("disks/disk.qcow2"))]);
     tool("qemu-img", &["check", s(&out.join("disks/disk.qcow2"))]);
-    assert!(!files(&out).iter().any(|file| file.contains(".partial")), "{:?}", files(&out));
+    assert!(
+        !files(&out).iter().any(|file| file.contains(".partial")),
+        "{:?}",
+        files(&out)
+    );
 }

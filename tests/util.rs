@@ -21,7 +21,11 @@ pub(crate) fn run(args: &[&str]) -> Output {
 pub(crate) fn run_expecting(code: i32, args: &[&str]) -> (String, String) {
     let output = run(args);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "esxodus {args:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "esxodus {args:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
+    );
     (stdout, stderr)
 }
 
@@ -31,7 +35,8 @@ pub(crate) fn json_expecting(code: i32, args: &[&str]) -> serde_json::Value {
     let mut with_json = args.to_vec();
     with_json.push("--json");
     let (stdout, stderr) = run_expecting(code, &with_json);
-    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{args:?}: {error}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"))
+    serde_json::from_str(&stdout)
+        .unwrap_or_else(|error| panic!("{args:?}: {error}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"))
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
@@ -41,8 +46,16 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 /// Runs another program and wants success.
 #[track_caller]
 pub(crate) fn tool(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(output.status.success(), "{program} {args:?}\n{}{}", text(&output.stdout), text(&output.stderr));
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}\n{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 
@@ -63,7 +76,10 @@ pub(crate) fn disk_bytes(mib: usize) -> Vec<u8> {
     for (index, chunk) in bytes.chunks_mut(65_536).enumerate() {
         match index % 5 {
             0 | 3 => {}
-            1 => chunk.iter_mut().enumerate().for_each(|(i, b)| *b = u8::try_from((i / 7 + index) % 251).unwrap()),
+            1 => chunk
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, b)| *b = u8::try_from((i / 7 + index) % 251).unwrap()),
             2 => chunk.chunks_mut(8).for_each(|word| {
                 state ^= state << 13;
                 state ^= state >> 7;
@@ -81,7 +97,18 @@ pub(crate) fn vmdk(folder: &Path, name: &str, subformat: &str, mib: usize) -> (P
     let raw = folder.join(format!("{name}.raw"));
     std::fs::write(&raw, disk_bytes(mib)).unwrap();
     let vmdk = folder.join(format!("{name}.vmdk"));
-    tool("qemu-img", &["convert", "-O", "vmdk", "-o", &format!("subformat={subformat}"), s(&raw), s(&vmdk)]);
+    tool(
+        "qemu-img",
+        &[
+            "convert",
+            "-O",
+            "vmdk",
+            "-o",
+            &format!("subformat={subformat}"),
+            s(&raw),
+            s(&vmdk),
+        ],
+    );
     (raw, vmdk)
 }
 
@@ -94,7 +121,9 @@ pub(crate) fn vmx(folder: &Path, name: &str, disks: &[&str]) -> PathBuf {
          ethernet0.addressType = \"static\"\nethernet0.address = \"00:50:56:11:22:33\"\nethernet0.networkName = \"VM Network\"\n"
     );
     for (unit, disk) in disks.iter().enumerate() {
-        text.push_str(&format!("scsi0:{unit}.present = \"TRUE\"\nscsi0:{unit}.fileName = \"{disk}\"\n"));
+        text.push_str(&format!(
+            "scsi0:{unit}.present = \"TRUE\"\nscsi0:{unit}.fileName = \"{disk}\"\n"
+        ));
     }
     let path = folder.join(format!("{name}.vmx"));
     std::fs::write(&path, text).unwrap();
@@ -106,7 +135,9 @@ pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(current) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&current) else { continue };
+        let Ok(entries) = std::fs::read_dir(&current) else {
+            continue;
+        };
         for entry in entries.flatten() {
             if entry.path().is_dir() {
                 folders.push(entry.path());
