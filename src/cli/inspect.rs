@@ -1,0 +1,196 @@
+//! `esxodus inspect`: what a source is, and what would go wrong.
+
+use super::options::SourceOptions;
+use super::{Context, Outcome};
+use crate::chain::source;
+use crate::terminal::{bytes, table};
+use convert::image::{self, DiskSummary, summary::JsonRun};
+use reports::schema::{Finding, KeyClass, Severity};
+
+/// Shows a guest: machine, disks with their chains, what is allocated, and what the checks find.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  esxodus inspect web01/web01.vmx
+  esxodus inspect appliance.ova --json
+  esxodus inspect disk.vmdk --map            every run: offset, length, data/zero/hole, which file, where
+
+Exit code 1: a blocking check fired.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    source: SourceOptions,
+    /// List the extent map of each disk.
+    #[arg(long)]
+    map: bool,
+    /// List every key of the source with what becomes of it.
+    #[arg(long)]
+    keys: bool,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
+    let opened = source::open(&args.source)?;
+    let mut findings = opened.findings();
+    let mut disks = Vec::new();
+    let mut summaries = Vec::new();
+    for (disk, open) in opened.imported.machine.disks.iter().zip(&opened.disks) {
+        let mut entry = serde_json::json!({ "name": disk.name(), "file": disk.file });
+        let summary = match open.as_ref().map(|source| image::describe(source.as_ref(), &context.cancel)) {
+            Ok(Ok(summary)) => {
+                merge(&mut entry, &serde_json::to_value(&summary)?);
+                Some(summary)
+            }
+            Ok(Err(error)) => {
+                findings.push(damaged(&disk.name(), &error));
+                entry["error"] = error.to_string().into();
+                None
+            }
+            Err(error) => {
+                entry["error"] = error.to_string().into();
+                None
+            }
+        };
+        if args.map
+            && let (Ok(source), Some(_)) = (open, &summary)
+        {
+            let mut runs = Vec::new();
+            image::summary::for_each_run(source.as_ref(), &context.cancel, |run| {
+                runs.push(JsonRun::new(source.as_ref(), run));
+                Ok(())
+            })?;
+            entry["map"] = serde_json::to_value(&runs)?;
+        }
+        disks.push(entry);
+        summaries.push(summary);
+    }
+    let blocked = !source::blocking(&findings).is_empty();
+    let result = serde_json::json!({
+        "machine": opened.imported.machine,
+        "disks": disks,
+        "findings": findings,
+        "accounting": opened.imported.accounting,
+    });
+    context.print(&result, || text(args, &opened, &summaries, &disks, &findings))?;
+    Ok(if blocked { Outcome::No } else { Outcome::Good })
+}
+
+fn merge(into: &mut serde_json::Value, from: &serde_json::Value) {
+    if let (Some(into), Some(from)) = (into.as_object_mut(), from.as_object()) {
+        into.extend(from.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
+fn damaged(disk: &str, error: &image::ImageError) -> Finding {
+    Finding {
+        id: "disk.damaged".to_owned(),
+        severity: Severity::Block,
+        message: "The disk's tables are damaged, so its content can't be read as a whole.".to_owned(),
+        evidence: format!("{disk}: {error}"),
+        fix: error.advice.clone().unwrap_or_else(|| "Copy the disk again; --salvage reads what can be read.".to_owned()),
+        suppressed: None,
+    }
+}
+
+fn text(
+    args: &Args,
+    opened: &source::Opened,
+    summaries: &[Option<DiskSummary>],
+    disks: &[serde_json::Value],
+    findings: &[Finding],
+) -> String {
+    let facts = source::facts(opened, summaries);
+    let mut text = format!(
+        "{}  ({})\n{} · {} vCPUs · {} MiB · {}{}\n",
+        facts.name,
+        facts.source,
+        facts.guest_os,
+        facts.vcpus,
+        facts.memory_mib,
+        facts.firmware,
+        facts.hw_version.map(|version| format!(" · hardware version {version}")).unwrap_or_default()
+    );
+    let rows = facts.disks.iter().zip(summaries).map(|(disk, summary)| {
+        vec![
+            disk.name.clone(),
+            disk.controller.clone(),
+            disk.source.clone(),
+            disk.kind.clone(),
+            bytes(disk.capacity_bytes),
+            summary.as_ref().map_or_else(|| "-".to_owned(), |summary| bytes(summary.data_bytes)),
+            bytes(disk.allocated_bytes),
+        ]
+    });
+    text.push_str(&table(&["disk", "controller", "file", "kind", "guest sees", "data", "stored"], rows).to_string());
+    text.push('\n');
+    let rows = facts.nics.iter().map(|nic| {
+        let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        vec![nic.name.clone(), nic.model.clone(), show(&nic.mac), show(&nic.network)]
+    });
+    if !facts.nics.is_empty() {
+        text.push_str(&table(&["NIC", "model", "MAC", "network"], rows).to_string());
+        text.push('\n');
+    }
+    for summary in summaries.iter().flatten() {
+        for note in &summary.notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+    }
+    for disk in disks {
+        if let Some(runs) = disk["map"].as_array() {
+            text.push_str(&format!("\nmap of {} (offset, length, kind, where)\n", disk["name"].as_str().unwrap_or_default()));
+            for run in runs {
+                let place = run["file"].as_str().map(|file| format!("{file} at {}", run["file_offset"]));
+                text.push_str(&format!(
+                    "{:>16} {:>14} {:<5} {}\n",
+                    run["offset"],
+                    run["length"],
+                    run["kind"].as_str().unwrap_or_default(),
+                    place.unwrap_or_default()
+                ));
+            }
+        }
+    }
+    let accounting = &opened.imported.accounting;
+    if !accounting.keys.is_empty() {
+        text.push_str(&format!(
+            "\n{} keys: {} mapped, {} approximated, {} dropped without harm, {} dropped with a warning, {} unknown{}\n",
+            accounting.keys.len(),
+            accounting.count(KeyClass::Mapped),
+            accounting.count(KeyClass::Approximated),
+            accounting.count(KeyClass::DroppedHarmless),
+            accounting.count(KeyClass::DroppedWarning),
+            accounting.count(KeyClass::Unknown),
+            if args.keys { "" } else { " (list them with --keys)" }
+        ));
+    }
+    if args.keys {
+        let rows = accounting.keys.iter().map(|key| {
+            let class = serde_json::to_value(key.class).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            vec![key.key.clone(), key.value.clone(), class, key.why.clone()]
+        });
+        text.push_str(&table(&["key", "value", "class", "why"], rows).to_string());
+        text.push('\n');
+    }
+    text.push_str(&findings_text(findings));
+    text
+}
+
+/// Findings as lines, the worst first.
+pub(crate) fn findings_text(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "\nNo check fired.\n".to_owned();
+    }
+    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    sorted.sort_by_key(|finding| finding.severity);
+    let mut text = String::from("\n");
+    for finding in sorted {
+        let word = match finding.severity {
+            Severity::Block => "BLOCK",
+            Severity::Warn => "warn",
+            Severity::Info => "info",
+            Severity::Skipped => "skipped",
+        };
+        let suppressed = finding.suppressed.as_ref().map(|reason| format!(" [suppressed: {reason}]")).unwrap_or_default();
+        text.push_str(&format!("{word:<8}{}{suppressed}: {}\n", finding.id, finding.message));
+        text.push_str(&format!("        found: {}\n        do: {}\n", finding.evidence, finding.fix));
+    }
+    text
+}

@@ -1,0 +1,60 @@
+//! `esxodus limits`: the documented limits with their sources.
+
+use super::{Context, Outcome};
+use reports::limits;
+use std::collections::BTreeSet;
+
+/// Shows the documented limits of hypervisors and tools, each with the place where it is stated.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  esxodus limits
+  esxodus limits --product proxmox --scope VM
+  esxodus limits --json | jq '.limits[] | select(.key == \"vcpus\")'
+
+Confidence: A read in a primary source or measured, B a secondary source, U stated by the user of this project and kept as given.")]
+pub(crate) struct Args {
+    /// Only products whose name contains this, whatever the case.
+    #[arg(long, value_name = "TEXT")]
+    product: Option<String>,
+    /// Only this scope: VM, host, cluster, device, tool.
+    #[arg(long, value_name = "SCOPE")]
+    scope: Option<String>,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
+    let product = args.product.as_deref().unwrap_or_default().to_lowercase();
+    let chosen: Vec<&limits::Limit> = limits::all()
+        .iter()
+        .filter(|limit| limit.product.to_lowercase().contains(&product))
+        .filter(|limit| args.scope.as_ref().is_none_or(|scope| scope.eq_ignore_ascii_case(&limit.scope.to_string())))
+        .collect();
+    let comparison: Vec<&limits::ComparisonRow> =
+        limits::comparison().iter().filter(|row| row.product.to_lowercase().contains(&product)).collect();
+    let result = serde_json::json!({ "limits": chosen, "comparison": comparison });
+    context.print(&result, || {
+        let rows = chosen.iter().map(|limit| {
+            vec![
+                limit.product.clone(),
+                limit.version.clone(),
+                limit.scope.to_string(),
+                limit.key.clone(),
+                format!("{} {}", limit.value, limit.unit),
+                limit.kind.to_string(),
+                limit.confidence.to_string(),
+                limit.source.clone(),
+            ]
+        });
+        let header = ["product", "version", "scope", "limit", "value", "kind", "conf.", "source"];
+        let mut text = crate::terminal::table(&header, rows).to_string();
+        let aspects: BTreeSet<&str> = comparison.iter().map(|row| row.aspect.as_str()).collect();
+        if !aspects.is_empty() {
+            text.push_str("\n\nAs stated by the user of this project, with what other sources say:\n");
+            let rows = comparison.iter().map(|row| {
+                vec![row.aspect.clone(), row.product.clone(), row.stated.clone().unwrap_or_else(|| "-".to_owned()), row.found.clone()]
+            });
+            text.push_str(&crate::terminal::table(&["aspect", "product", "stated", "other sources"], rows).to_string());
+        }
+        text
+    })?;
+    Ok(Outcome::Good)
+}
