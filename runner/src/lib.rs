@@ -1,2 +1,13 @@
 //! Owns running guests: the KVM probe, the engines (own VMM and QEMU), the appliance and the boot proof.
 //! Owns no formats and no opinions: it takes a neutral machine and disks, and returns facts.
+
+pub mod agent_client;
+pub mod appliance;
+pub mod engine;
+mod error;
+pub mod probe;
+pub mod proof;
+pub mod qemu;
+mod sys;
+
+pub use error::{Result, RunnerError};

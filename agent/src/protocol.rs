@@ -1,0 +1,156 @@
+//! Messages between the host and the agent. Each travels as the JSON head of a [`crate::frame`]; bulk data is the blob.
+//!
+//! The host asks, the agent answers with the same `id`; an answer may be preceded by any number of [`Answer::Output`]. The agent
+//! speaks first, unasked, with [`Answer::Hello`] under id 0, and repeats it until the first request arrives: the host may attach late.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol. Both sides refuse another one.
+pub const VERSION: u32 = 1;
+/// Name of the virtio-serial port.
+pub const PORT_NAME: &str = "org.esxodus.agent.0";
+/// Largest piece of a file in one message, in bytes.
+pub const MAX_PIECE: u32 = 1 << 20;
+
+/// What the agent is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// PID 1 of the appliance.
+    Appliance,
+    /// A service in a booted guest.
+    Guest,
+}
+
+/// What the host asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "ask")]
+pub enum Request {
+    /// Answered by [`Answer::Hello`]. Ends the agent's repeated greeting.
+    Hello {
+        /// The host's [`VERSION`].
+        version: u32,
+    },
+    /// Answered by [`Answer::Pong`] with the same blob.
+    Ping,
+    /// Runs a program. Output is streamed, then [`Answer::Exit`].
+    RunStep {
+        /// Program and arguments; no shell.
+        argv: Vec<String>,
+        /// It is killed after so many milliseconds.
+        deadline_ms: u64,
+        /// At most so many bytes of output are sent; the rest is dropped and counted.
+        max_output: u64,
+    },
+    /// Reads a piece of a file. Answered by [`Answer::Piece`].
+    ReadFile {
+        /// Absolute path.
+        path: String,
+        /// Byte offset.
+        offset: u64,
+        /// At most so many bytes, and at most [`MAX_PIECE`].
+        length: u32,
+    },
+    /// Writes the blob at `offset`. Answered by [`Answer::Done`].
+    WriteFile {
+        /// Absolute path.
+        path: String,
+        /// Byte offset; 0 truncates.
+        offset: u64,
+        /// Permission bits for a new file.
+        mode: u32,
+    },
+    /// What is on the disks (appliance), answered by [`Answer::Facts`].
+    Inspect,
+    /// Puts the agent into the guest root found by `Inspect` (appliance), answered by [`Answer::Facts`].
+    Inject,
+    /// How the running system is (guest), answered by [`Answer::Facts`].
+    State,
+    /// Runs the benchmark suite; progress as output, then [`Answer::Facts`] with the record.
+    Bench {
+        /// `quick` or `full`.
+        suite: String,
+        /// It is killed after so many milliseconds.
+        deadline_ms: u64,
+    },
+    /// The guest's clock, answered by [`Answer::Time`].
+    GetTime,
+    /// Writes everything back and powers off; [`Answer::Done`] comes first.
+    PowerOff,
+}
+
+/// Stream of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "answer")]
+pub enum Answer {
+    /// Here I am.
+    Hello {
+        /// The agent's [`VERSION`].
+        version: u32,
+        /// Program version.
+        program: String,
+        /// Role.
+        role: Role,
+        /// Seconds since the kernel started.
+        uptime: f64,
+    },
+    /// To `Ping`; the blob is the request's.
+    Pong,
+    /// The blob is output of the running program.
+    Output {
+        /// Which stream.
+        stream: Stream,
+    },
+    /// The program ended.
+    Exit {
+        /// Exit code; absent when it was killed.
+        code: Option<i32>,
+        /// Killed by its deadline.
+        timed_out: bool,
+        /// Output bytes that were dropped.
+        dropped: u64,
+    },
+    /// The blob is the piece.
+    Piece {
+        /// Length of the whole file in bytes.
+        total: u64,
+    },
+    /// Done.
+    Done,
+    /// Structured facts.
+    Facts {
+        /// Free-form.
+        value: serde_json::Value,
+    },
+    /// The guest's clock.
+    Time {
+        /// Nanoseconds since 1970.
+        unix_ns: u64,
+        /// Seconds since the kernel started.
+        uptime: f64,
+    },
+    /// It could not be done.
+    Failed {
+        /// Why, in words.
+        message: String,
+    },
+}
+
+/// A message with the number that ties answer to question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// Chosen by the host, never 0 for a request.
+    pub id: u64,
+    /// The message.
+    pub body: T,
+}

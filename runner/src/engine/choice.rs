@@ -1,0 +1,130 @@
+//! Which engine and accelerator, and why. The probe decides, never an engine's own fallback list.
+
+use crate::probe::ProbeReport;
+use crate::{Result, RunnerError};
+use reports::schema::AcceleratorClass;
+
+/// Which engine the user wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum EngineWish {
+    /// Whatever fits.
+    #[default]
+    Auto,
+    /// The own VMM.
+    Kvm,
+    /// QEMU.
+    Qemu,
+}
+
+/// Which accelerator the user wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum AccelWish {
+    /// Whatever fits.
+    #[default]
+    Auto,
+    /// KVM.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// Engine taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// The own VMM.
+    Kvm,
+    /// QEMU.
+    Qemu,
+}
+
+/// Accelerator taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Accelerator {
+    /// KVM.
+    Kvm,
+    /// QEMU's TCG.
+    Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// What was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Engine.
+    pub engine: EngineKind,
+    /// Accelerator.
+    pub accelerator: Accelerator,
+    /// Class of the accelerator, for records.
+    pub class: AcceleratorClass,
+    /// Why, a sentence.
+    pub reason: String,
+}
+
+/// Chooses. `Auto` takes QEMU with KVM where the probe found a complete one, else QEMU with TCG.
+///
+/// # Errors
+/// KVM was asked for and cannot run stock guests here; the own VMM was asked for with TCG.
+pub fn choose(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) -> Result<Choice> {
+    let complete = matches!(probe.class, AcceleratorClass::Native | AcceleratorClass::Nested);
+    if engine == EngineWish::Kvm && accel == AccelWish::Tcg {
+        return Err(RunnerError::Unusable {
+            what: "the own VMM runs on KVM only, and TCG was asked for".into(),
+            advice: "Use --engine qemu for TCG".into(),
+        });
+    }
+    if (engine == EngineWish::Kvm || accel == AccelWish::Kvm) && !complete {
+        return Err(RunnerError::Unusable {
+            what: format!("KVM was asked for, and it cannot run stock guests on this host: {}", probe.sentence),
+            advice: "Use --engine qemu --accel tcg (slower, works everywhere)".into(),
+        });
+    }
+    let engine = if engine == EngineWish::Kvm { EngineKind::Kvm } else { EngineKind::Qemu };
+    let (accelerator, class, reason) = match accel {
+        AccelWish::Tcg => (Accelerator::Tcg, AcceleratorClass::Tcg, "TCG was asked for".to_owned()),
+        AccelWish::Kvm => (Accelerator::Kvm, probe.class, format!("KVM was asked for; {}", probe.sentence)),
+        AccelWish::Auto if complete => (Accelerator::Kvm, probe.class, format!("KVM can be trusted here: {}", probe.sentence)),
+        AccelWish::Auto => {
+            (Accelerator::Tcg, AcceleratorClass::Tcg, format!("KVM cannot run stock guests here, so QEMU emulates: {}", probe.sentence))
+        }
+    };
+    Ok(Choice { engine, accelerator, class, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AccelWish, Accelerator, EngineKind, EngineWish, choose};
+    use crate::probe::ProbeReport;
+    use reports::schema::AcceleratorClass;
+
+    fn report(class: AcceleratorClass) -> ProbeReport {
+        ProbeReport { class, sentence: "as measured".into(), ..ProbeReport::default() }
+    }
+
+    #[test]
+    fn auto_takes_kvm_only_where_it_is_complete() {
+        use AcceleratorClass::{Absent, Emulated, Native, Nested, Unfit};
+        for (class, expected) in
+            [(Native, Accelerator::Kvm), (Nested, Accelerator::Kvm), (Emulated, Accelerator::Tcg), (Unfit, Accelerator::Tcg), (Absent, Accelerator::Tcg)]
+        {
+            let choice = choose(EngineWish::Auto, AccelWish::Auto, &report(class)).expect("auto always finds one");
+            assert_eq!((choice.engine, choice.accelerator), (EngineKind::Qemu, expected), "{class:?}");
+            assert!(choice.reason.contains("as measured"));
+        }
+    }
+
+    #[test]
+    fn kvm_asked_for_on_an_unfit_host_is_an_error_that_names_the_way_out() {
+        let error = choose(EngineWish::Auto, AccelWish::Kvm, &report(AcceleratorClass::Unfit)).expect_err("unfit");
+        assert!(error.to_string().contains("--accel tcg"), "{error}");
+    }
+}

@@ -1,0 +1,3 @@
+//! The KVM quality probe.
+mod classify;
+pub use classify::ProbeReport;

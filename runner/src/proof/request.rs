@@ -1,0 +1,143 @@
+//! What is asked for, what comes back, and the guest that is made from it.
+
+use crate::engine::{Choice, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
+use convert::machine::{FirmwareKind, Machine, OsFamily};
+use reports::schema::{BenchRecord, ProofRecord, Suite};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A disk to prove, in the machine's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProveDisk {
+    /// Image file; never written.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// What to prove.
+#[derive(Debug, Clone)]
+pub struct ProveRequest {
+    /// The machine.
+    pub machine: Machine,
+    /// Its disks.
+    pub disks: Vec<ProveDisk>,
+    /// Run folder: evidence goes into `proof/` in it, throw-away overlays too while it runs.
+    pub out: PathBuf,
+    /// Engine and accelerator.
+    pub choice: Choice,
+    /// From the guest's start to the verdict; the benchmark has its own time.
+    pub timeout: Duration,
+    /// Also measure in the guest.
+    pub bench: Option<Suite>,
+    /// Put the agent into the overlay.
+    pub inject_agent: bool,
+    /// Disk bus other than the default (virtio-blk for Linux, SATA for everything else).
+    pub bus: Option<DiskBus>,
+    /// Firmware other than the machine's.
+    pub firmware: Option<FirmwareSpec>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProveOutcome {
+    /// For `proof.json`.
+    pub record: ProofRecord,
+    /// Inspection of the disks by the appliance, where it ran.
+    pub inspection: Option<serde_json::Value>,
+    /// The benchmark's record, where one was asked for and the agent could run it.
+    pub bench: Option<BenchRecord>,
+    /// Why there is no benchmark record although one was asked for.
+    pub bench_missing: Option<String>,
+    /// Wall seconds by stage: `hash`, `inject`, `boot`, `steady`, `bench`, `power-off`.
+    pub stages: Vec<(String, f64)>,
+}
+
+/// Text form of the SMBIOS UUID such that QEMU writes the same 16 table bytes: the first three fields are little endian.
+fn uuid_text(bytes: [u8; 16]) -> String {
+    let hex = |range: std::ops::Range<usize>, reverse: bool| -> String {
+        let mut part = bytes[range].to_vec();
+        if reverse {
+            part.reverse();
+        }
+        part.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    format!("{}-{}-{}-{}-{}", hex(0..4, true), hex(4..6, true), hex(6..8, true), hex(8..10, false), hex(10..16, false))
+}
+
+/// Half of what the host has free, as the most that a proof takes, in MiB.
+fn memory_bound() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(2 << 20);
+    (free / 1024 / 2).max(512)
+}
+
+impl ProveRequest {
+    /// The guest on `disks` (the overlays), and in words where it is smaller than the machine.
+    pub(crate) fn spec(&self, disks: &[PathBuf], scratch: &Path) -> (VmSpec, Vec<String>) {
+        let machine = &self.machine;
+        let linux = machine.os.family == OsFamily::Linux;
+        let mut notes = Vec::new();
+        let cpus = std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
+        let vcpus = machine.cpu.vcpus.clamp(1, cpus.max(1));
+        if vcpus < machine.cpu.vcpus {
+            notes.push(format!("run with {vcpus} of {} vCPUs: this host has no more", machine.cpu.vcpus));
+        }
+        // More memory than this proves nothing more about booting.
+        let memory_mib = machine.memory.mib.clamp(256, memory_bound().min(8192));
+        if memory_mib < machine.memory.mib {
+            notes.push(format!("run with {memory_mib} of {} MiB of memory", machine.memory.mib));
+        }
+        let bus = self.bus.unwrap_or(if linux { DiskBus::VirtioBlk } else { DiskBus::Sata });
+        let firmware = self.firmware.clone().unwrap_or(match machine.firmware.kind {
+            FirmwareKind::Bios => FirmwareSpec::Bios,
+            FirmwareKind::Uefi => FirmwareSpec::Uefi { secure_boot: machine.firmware.secure_boot },
+        });
+        let serial = |index: usize| machine.disks.get(index).and_then(|disk| disk.serial.clone());
+        let spec = VmSpec {
+            name: machine.name.clone(),
+            vcpus,
+            memory_mib,
+            machine: if bus == DiskBus::Ide { MachineModel::Pc } else { MachineModel::Q35 },
+            firmware,
+            kernel: None,
+            disks: disks
+                .iter()
+                .enumerate()
+                .map(|(index, path)| DiskSpec {
+                    path: path.clone(),
+                    format: DiskFormat::Qcow2,
+                    bus,
+                    serial: serial(index),
+                    snapshot: false,
+                })
+                .collect(),
+            nics: machine
+                .nics
+                .iter()
+                .map(|nic| NicSpec { mac: nic.mac.clone(), model: if linux { "virtio-net".into() } else { "e1000e".into() } })
+                .collect(),
+            uuid: machine.identity.smbios_uuid.map(uuid_text),
+            display: true,
+            agent: true,
+            rtc_local: machine.rtc_local,
+            accelerator: self.choice.accelerator,
+            scratch: scratch.to_owned(),
+        };
+        (spec, notes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uuid_text;
+
+    #[test]
+    fn the_uuid_text_gives_the_guest_the_same_table_bytes() {
+        let bytes = [0x42, 0x2c, 0x5e, 0x1f, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc];
+        assert_eq!(uuid_text(bytes), "1f5e2c42-2211-4433-5566-778899aabbcc");
+    }
+}

@@ -1,0 +1,113 @@
+//! QEMU's argument list from a [`VmSpec`]: pure, so that tests can look at it.
+
+use super::firmware::Flash;
+use crate::engine::{Accelerator, DiskBus, MachineModel, VmSpec};
+use agent::protocol::PORT_NAME;
+use serde_json::json;
+use std::path::Path;
+
+/// A comma in a value is written twice in QEMU's option lists.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+/// The arguments. `folder` holds the sockets; `disks` are the files to open, one for each disk of the spec.
+pub(crate) fn arguments(spec: &VmSpec, flash: Option<&Flash>, folder: &Path, disks: &[(std::path::PathBuf, &'static str)]) -> Vec<String> {
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |parts: &[&str]| args.extend(parts.iter().map(|&part| part.to_owned()));
+    let name: String = spec.name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(60).collect();
+    add(&["-name", if name.is_empty() { "guest" } else { &name }, "-nodefaults", "-no-user-config", "-display", "none"]);
+
+    let mut machine = match spec.machine {
+        MachineModel::Q35 => "q35,vmport=off".to_owned(),
+        MachineModel::Pc => "pc,vmport=off".to_owned(),
+    };
+    if let Some(flash) = flash {
+        machine.push_str(",pflash0=code,pflash1=vars");
+        if flash.secure {
+            machine.push_str(",smm=on");
+            add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        }
+        let code = json!({"driver": "file", "node-name": "code", "filename": flash.code, "read-only": true});
+        let vars = json!({"driver": "file", "node-name": "vars", "filename": flash.vars});
+        add(&["-blockdev", &code.to_string(), "-blockdev", &vars.to_string()]);
+    }
+    add(&["-machine", &machine]);
+    match spec.accelerator {
+        Accelerator::Tcg if spec.vcpus > 1 => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        Accelerator::Tcg => add(&["-accel", "tcg", "-cpu", "max"]),
+        Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
+    }
+    add(&["-smp", &spec.vcpus.to_string(), "-m", &spec.memory_mib.to_string()]);
+    if let Some(uuid) = &spec.uuid {
+        add(&["-uuid", uuid]);
+    }
+    add(&["-rtc", if spec.rtc_local { "base=localtime" } else { "base=utc" }]);
+    if spec.display {
+        add(&["-vga", "std"]);
+    }
+    if let Some(kernel) = &spec.kernel {
+        add(&["-kernel", &kernel.kernel.to_string_lossy(), "-append", &kernel.cmdline]);
+        if let Some(initrd) = &kernel.initrd {
+            add(&["-initrd", &initrd.to_string_lossy()]);
+        }
+    }
+
+    if spec.disks.iter().any(|disk| disk.bus == DiskBus::VirtioScsi) {
+        add(&["-device", "virtio-scsi-pci,id=scsi"]);
+    }
+    let mut ports = 0;
+    for (index, (disk, (path, format))) in spec.disks.iter().zip(disks).enumerate() {
+        // Nobody needs the writes of a throw-away overlay after a crash: flushes would only cost time.
+        let volatile = path.starts_with(&spec.scratch);
+        let cache = json!({"direct": false, "no-flush": volatile});
+        let file = json!({"driver": "file", "node-name": format!("f{index}"), "filename": path, "cache": cache, "aio": "threads", "discard": "unmap"});
+        let node = json!({"driver": format, "node-name": format!("d{index}"), "file": format!("f{index}"), "cache": cache, "discard": "unmap"});
+        add(&["-blockdev", &file.to_string(), "-blockdev", &node.to_string()]);
+        let serial: String = disk.serial.iter().flat_map(|serial| serial.chars()).filter(char::is_ascii_alphanumeric).take(20).collect();
+        let serial = if serial.is_empty() { String::new() } else { format!(",serial={serial}") };
+        let common = format!("drive=d{index},bootindex={}{serial}", index + 1);
+        let device = match disk.bus {
+            DiskBus::VirtioBlk => format!("virtio-blk-pci,{common}"),
+            DiskBus::VirtioScsi => format!("scsi-hd,bus=scsi.0,scsi-id={index},{common}"),
+            DiskBus::Sata | DiskBus::Ide => {
+                let place = match spec.machine {
+                    MachineModel::Q35 => format!("bus=ide.{ports}"),
+                    MachineModel::Pc => format!("bus=ide.{},unit={}", ports / 2, ports % 2),
+                };
+                ports += 1;
+                format!("ide-hd,{place},{common}")
+            }
+        };
+        add(&["-device", &device]);
+    }
+
+    for (index, nic) in spec.nics.iter().enumerate() {
+        let model = if nic.model == "virtio-net" { "virtio-net-pci" } else { nic.model.as_str() };
+        let mac = nic.mac.as_ref().map(|mac| format!(",mac={mac}")).unwrap_or_default();
+        // A hub port without a second member: link up, nothing behind it.
+        add(&["-netdev", &format!("hubport,id=n{index},hubid={index}"), "-device", &format!("{model},netdev=n{index}{mac},romfile=")]);
+    }
+
+    let socket = |id: &str| format!("socket,id={id},path={},server=on,wait=off", escaped(&folder.join(format!("{id}.sock"))));
+    add(&["-chardev", &socket("console"), "-serial", "chardev:console"]);
+    if spec.agent {
+        add(&["-chardev", &socket("uart"), "-serial", "chardev:uart"]);
+        add(&["-device", "virtio-serial-pci,id=vs", "-chardev", &socket("agent")]);
+        add(&["-device", &format!("virtserialport,bus=vs.0,chardev=agent,name={PORT_NAME}")]);
+    }
+    add(&["-chardev", &socket("qmp"), "-mon", "chardev=qmp,mode=control"]);
+    add(&["-device", "virtio-rng-pci"]);
+    if spec.kernel.is_none() {
+        add(&["-device", "pvpanic-pci"]);
+        let log = escaped(&folder.join("firmware.log"));
+        add(&["-chardev", &format!("file,id=fw,path={log}"), "-device", "isa-debugcon,iobase=0x402,chardev=fw"]);
+        // SeaBIOS mirrors the text screen to ttyS0, so that a boot loader's words are in the console log.
+        if flash.is_none() {
+            add(&["-fw_cfg", &format!("name=etc/sercon-port,file={}", escaped(&folder.join("sercon-port")))]);
+        }
+    }
+    add(&["-action", "reboot=shutdown,panic=pause,watchdog=pause", "-S"]);
+    add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    args
+}
