@@ -18,6 +18,7 @@ impl RunFolder {
     pub(crate) const FINDINGS: &'static str = "findings.json";
     pub(crate) const MANIFEST: &'static str = "manifest.json";
     pub(crate) const PROOF: &'static str = "proof.json";
+    pub(crate) const FACTS: &'static str = "facts.json";
     pub(crate) const STEPS: &'static str = "steps.json";
 
     /// Makes the folder, or takes an existing one: an empty one always, one with a run in it only with `resume`.

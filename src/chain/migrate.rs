@@ -1,0 +1,319 @@
+//! The whole chain, step by step, each step shown, repeatable.
+//!
+//! A step is left as it is ("reused") where an earlier run of the same source and options finished it and its files are
+//! still there. The fingerprint of the source (files, lengths, times) and the options decides, not the clock.
+
+use super::folder::RunFolder;
+use super::measure::{self, ProofWish};
+use super::source::{self, Opened};
+use super::{copy, gather};
+use crate::cli::Context;
+use crate::cli::options::{CopyArgs, EngineArgs, SourceOptions};
+use anyhow::bail;
+use bench::SuiteOptions;
+use reports::schema::{GuestReport, Manifest, Place, ProofRecord, ProofVerdict, Severity, StepRecord, StepStatus, Suite};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What a migration is asked to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) source: SourceOptions,
+    pub(crate) output: PathBuf,
+    pub(crate) copy: CopyArgs,
+    pub(crate) targets: Vec<String>,
+    pub(crate) map: Option<PathBuf>,
+    pub(crate) resume: bool,
+    pub(crate) engine: EngineArgs,
+    pub(crate) timeout: Duration,
+    pub(crate) bench: bool,
+    pub(crate) bench_budget: Option<f64>,
+    pub(crate) prove: bool,
+}
+
+/// What earlier runs finished: step to the fingerprint under which it did. `state.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct State {
+    finished: BTreeMap<String, Finished>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Finished {
+    fingerprint: String,
+    record: StepRecord,
+}
+
+const STATE: &str = "state.json";
+
+/// One step's answer: good or bad, with its verdict in words.
+type Answer = (bool, String);
+
+struct Run<'a> {
+    context: &'a Context,
+    folder: RunFolder,
+    state: State,
+    steps: Vec<StepRecord>,
+}
+
+impl Run<'_> {
+    /// Does a step, or keeps what an earlier run made of it.
+    fn step(
+        &mut self,
+        name: &str,
+        fingerprint: &str,
+        files: &[&str],
+        work: impl FnOnce(&RunFolder) -> anyhow::Result<Answer>,
+    ) -> anyhow::Result<bool> {
+        if let Some(earlier) = self.state.finished.get(name)
+            && earlier.fingerprint == fingerprint
+            && files.iter().all(|file| self.folder.has(file))
+        {
+            let detail = format!("reused: {}", earlier.record.detail);
+            let good = earlier.record.status == StepStatus::Good;
+            let seconds = earlier.record.seconds;
+            return self.note(name, StepStatus::Reused, seconds, detail).map(|()| good);
+        }
+        self.context.say(&format!("{name} …"));
+        let begun = Instant::now();
+        match work(&self.folder) {
+            Ok((good, detail)) => {
+                let status = if good { StepStatus::Good } else { StepStatus::Bad };
+                self.note(name, status, begun.elapsed().as_secs_f64(), detail)?;
+                if good && let Some(record) = self.steps.last().cloned() {
+                    self.state.finished.insert(name.to_owned(), Finished { fingerprint: fingerprint.to_owned(), record });
+                    self.folder.write(STATE, &self.state)?;
+                }
+                Ok(good)
+            }
+            Err(error) => {
+                self.note(name, StepStatus::Failed, begun.elapsed().as_secs_f64(), format!("{error:#}"))?;
+                Err(error)
+            }
+        }
+    }
+
+    fn note(&mut self, name: &str, status: StepStatus, seconds: f64, detail: String) -> anyhow::Result<()> {
+        self.context.say(&format!("{name:<12} {:<8} {seconds:>7.1} s  {detail}", status_word(status)));
+        self.steps.push(StepRecord { name: name.to_owned(), status, seconds, detail });
+        self.folder.write(RunFolder::STEPS, &self.steps).map(|_| ())
+    }
+
+    fn skip(&mut self, name: &str, why: &str) -> anyhow::Result<()> {
+        self.note(name, StepStatus::Skipped, 0.0, why.to_owned())
+    }
+}
+
+/// For tables.
+pub(crate) fn status_word(status: StepStatus) -> &'static str {
+    match status {
+        StepStatus::Good => "good",
+        StepStatus::Reused => "reused",
+        StepStatus::Bad => "BAD",
+        StepStatus::Failed => "FAILED",
+        StepStatus::Skipped => "skipped",
+    }
+}
+
+/// Takes the guest through the chain. Returns the report and whether every answer was yes.
+///
+/// # Errors
+/// A step could not be done; the report of what was done until then stands in the folder.
+pub(crate) fn migrate(context: &Context, wish: &Wish) -> anyhow::Result<(GuestReport, Vec<PathBuf>, bool)> {
+    let options = copy::options(&wish.copy, wish.resume)?;
+    let opened = source::open(&wish.source)?;
+    opened.all_disks()?;
+    let folder = RunFolder::create(&wish.output, wish.resume)?;
+    let state = if wish.resume { folder.read::<State>(STATE)?.unwrap_or_default() } else { State::default() };
+    let source_print = fingerprint(&opened);
+    let copy_print = format!("{source_print};{:?}", wish.copy);
+    let mut run = Run { context, folder, state, steps: Vec::new() };
+
+    let done = chain(&mut run, wish, &opened, &options, &source_print, &copy_print);
+    if let Err(error) = &done
+        && context.cancelled()
+    {
+        bail!("{error:#}");
+    }
+    // The report is written whatever happened: it is how a person learns what did.
+    let begun = Instant::now();
+    let mut report = gather::gather(&run.folder)?;
+    report.steps.clone_from(&run.steps);
+    let written = gather::write_report(&run.folder, &report)?;
+    run.note("report", StepStatus::Good, begun.elapsed().as_secs_f64(), format!("{}", written[0].display()))?;
+    report.steps.clone_from(&run.steps);
+    let written = gather::write_report(&run.folder, &report)?;
+    done.map(|good| (report, written, good))
+}
+
+fn chain(
+    run: &mut Run<'_>,
+    wish: &Wish,
+    opened: &Opened,
+    options: &convert::copy::CopyOptions,
+    source_print: &str,
+    copy_print: &str,
+) -> anyhow::Result<bool> {
+    let context = run.context;
+    let go = run.step("inspect", &format!("{source_print};{:?}", wish.source.suppress), &[RunFolder::MACHINE, RunFolder::FACTS], |folder| {
+        inspect(context, folder, opened)
+    })?;
+    if !go {
+        return Ok(false);
+    }
+    run.step("convert", copy_print, &[RunFolder::MANIFEST], |folder| {
+        let manifest = copy::copy(context, opened, folder, options)?;
+        Ok((true, conversion_words(&manifest)))
+    })?;
+    let manifest: Manifest = run.folder.need(RunFolder::MANIFEST, "convert")?;
+    let disks_print = format!("{copy_print};{}", disks_print(&run.folder, &manifest));
+    let good = run.step("verify", &disks_print, &[], |folder| verify(context, folder, &manifest, opened))?;
+    if !good {
+        return Ok(false);
+    }
+    let map = wish.map.as_ref().map(std::fs::read_to_string).transpose()?;
+    run.step("targets", &format!("{disks_print};{:?};{map:?}", wish.targets), &[], |folder| {
+        let (written, more) = copy::targets(opened, &manifest, folder, &wish.targets, wish.map.as_deref())?;
+        let mut findings = opened.findings();
+        findings.extend(more);
+        folder.write(RunFolder::FINDINGS, &findings)?;
+        let names: Vec<_> = written.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();
+        Ok((true, format!("wrote {}", names.join(", "))))
+    })?;
+    let budget = wish.bench_budget;
+    if wish.bench {
+        run.step("bench-host", &format!("{budget:?}"), &["bench/host.json"], |folder| {
+            let mut options = SuiteOptions::new(Suite::Quick, folder.root());
+            options.budget_seconds = budget;
+            let record = measure::bench_host(context, options)?;
+            folder.write("bench/host.json", &record)?;
+            Ok((true, bench_words(&record)))
+        })?;
+    }
+    if !wish.prove {
+        run.skip("prove", "left out as asked (--no-prove)")?;
+        return Ok(true);
+    }
+    let proof_print = format!("{disks_print};{:?};{};{budget:?}", wish.engine, wish.bench);
+    let mut measured = None;
+    let proven = run.step("prove", &proof_print, &[RunFolder::PROOF], |folder| {
+        let proof_wish = ProofWish {
+            timeout: wish.timeout,
+            bench: wish.bench.then_some(Suite::Quick),
+            bench_budget: budget,
+            inject_agent: true,
+        };
+        let outcome = measure::prove(context, folder, &wish.engine, &proof_wish)?;
+        let seconds = outcome.stages.iter().filter(|(name, _)| name == "bench").map(|(_, seconds)| seconds).sum::<f64>();
+        if let Some(mut record) = outcome.bench {
+            record.place = Place::Guest;
+            folder.write("bench/guest.json", &record)?;
+            measured = Some((seconds, Ok(bench_words(&record))));
+        } else if let Some(why) = outcome.bench_missing {
+            measured = Some((seconds, Err(why)));
+        }
+        Ok(proof_answer(&outcome.record))
+    })?;
+    match measured {
+        Some((seconds, Ok(words))) => run.note("bench-guest", StepStatus::Good, seconds, format!("{words} (within prove)"))?,
+        Some((seconds, Err(why))) => run.note("bench-guest", StepStatus::Bad, seconds, why)?,
+        None if wish.bench && run.folder.has("bench/guest.json") => {
+            run.note("bench-guest", StepStatus::Reused, 0.0, "reused: bench/guest.json".to_owned())?;
+        }
+        None if wish.bench => run.skip("bench-guest", "the guest was not reached from inside")?,
+        None => {}
+    }
+    Ok(proven)
+}
+
+fn inspect(context: &Context, folder: &RunFolder, opened: &Opened) -> anyhow::Result<Answer> {
+    let summaries = opened.summaries(&context.cancel)?;
+    let findings = opened.findings();
+    folder.write(RunFolder::ACCOUNTING, &opened.imported.accounting)?;
+    folder.write(RunFolder::FINDINGS, &findings)?;
+    folder.write(RunFolder::FACTS, &source::facts(opened, &summaries))?;
+    folder.write(RunFolder::MACHINE, &opened.imported.machine)?;
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity && finding.suppressed.is_none()).count();
+    let blocking = source::blocking(&findings);
+    let words = format!(
+        "{} disks, {} NICs; {} checks block, {} warn, {} inform",
+        opened.imported.machine.disks.len(),
+        opened.imported.machine.nics.len(),
+        blocking.len(),
+        count(Severity::Warn),
+        count(Severity::Info)
+    );
+    for finding in &blocking {
+        context.say(&format!("BLOCK {}: {} ({}). {}", finding.id, finding.message, finding.evidence, finding.fix));
+    }
+    Ok((blocking.is_empty(), words))
+}
+
+fn verify(context: &Context, folder: &RunFolder, manifest: &Manifest, opened: &Opened) -> anyhow::Result<Answer> {
+    let sources = opened.all_disks()?;
+    let outcomes = copy::verify(context, folder, manifest, Some(&sources))?;
+    let bytes: u64 = outcomes.iter().map(|(_, outcome)| outcome.bytes).sum();
+    match outcomes.iter().find(|(_, outcome)| !outcome.identical) {
+        Some((file, outcome)) => Ok((
+            false,
+            format!("{file} differs from the source at guest byte {}", outcome.first_difference.unwrap_or_default()),
+        )),
+        None => Ok((
+            true,
+            format!("{} disks, {} re-read: identical with the source, hashes match", outcomes.len(), crate::terminal::bytes(bytes)),
+        )),
+    }
+}
+
+fn proof_answer(record: &ProofRecord) -> Answer {
+    let word = match record.verdict {
+        ProofVerdict::Proven => "proven",
+        ProofVerdict::BootedUnconfirmed => "booted, unconfirmed",
+        ProofVerdict::Failed => "FAILED",
+    };
+    (record.verdict == ProofVerdict::Proven, format!("{word}: {}", record.reason))
+}
+
+fn conversion_words(manifest: &Manifest) -> String {
+    let data: u64 = manifest.disks.iter().map(|disk| disk.data_bytes).sum();
+    let file: u64 = manifest.disks.iter().map(|disk| disk.file_bytes).sum();
+    format!(
+        "{} disks, {} of data in {} of files",
+        manifest.disks.len(),
+        crate::terminal::bytes(data),
+        crate::terminal::bytes(file)
+    )
+}
+
+fn bench_words(record: &reports::schema::BenchRecord) -> String {
+    let unfit = record.metrics.iter().filter(|metric| metric.unfit.is_some()).count();
+    format!("{} metrics, {unfit} of them unfit, {} skipped", record.metrics.len(), record.skipped.len())
+}
+
+/// The source as it is now: every file of every disk with length and time.
+fn fingerprint(opened: &Opened) -> String {
+    let mut print = format!("{}", opened.imported.machine.source.display());
+    for disk in opened.disks.iter().flatten() {
+        for file in disk.files() {
+            print.push_str(&format!(";{}:{}:{}", file.path.display(), file.bytes, file.mtime_ns));
+        }
+    }
+    print
+}
+
+/// The converted disks as they are now.
+fn disks_print(folder: &RunFolder, manifest: &Manifest) -> String {
+    let mut print = String::new();
+    for disk in &manifest.disks {
+        let meta = std::fs::metadata(folder.path(&disk.file));
+        let time = meta.as_ref().ok().and_then(|meta| meta.modified().ok()).and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        print.push_str(&format!(
+            "{}:{}:{};",
+            disk.file,
+            meta.map(|meta| meta.len()).unwrap_or_default(),
+            time.unwrap_or_default().as_nanos()
+        ));
+    }
+    print
+}
