@@ -2,6 +2,11 @@
 //! Owns no guests and no measuring: it starts no program and asks no kernel for a virtual machine.
 #![forbid(unsafe_code)]
 
+pub mod accounting;
 pub mod image;
 pub mod machine;
+pub mod preflight;
 pub mod progress;
+pub mod source;
+pub mod targets;
+pub mod vmx;
