@@ -2,7 +2,12 @@
 //! Owns no guests and no measuring: it starts no program and asks no kernel for a virtual machine.
 #![forbid(unsafe_code)]
 
+pub mod accounting;
 pub mod copy;
 pub mod image;
 pub mod machine;
+pub mod preflight;
 pub mod progress;
+pub mod source;
+pub mod targets;
+pub mod vmx;

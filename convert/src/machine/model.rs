@@ -3,6 +3,7 @@
 //! Units are in the names. Byte orders: [`Identity::smbios_uuid`] holds the 16 bytes in SMBIOS table order, as VMX prints
 //! them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 pub const MACHINE_SCHEMA: u32 = 1;
 
 /// What described the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// A `.vmx` or `.vmtx` file.
@@ -24,7 +25,7 @@ pub enum SourceKind {
 }
 
 /// A guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     /// [`MACHINE_SCHEMA`].
     pub schema: u32,
@@ -58,6 +59,30 @@ pub struct Machine {
     pub nics: Vec<Nic>,
     /// Serial ports.
     pub serial: Vec<SerialPort>,
+    /// Parallel ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parallel: Vec<ParallelPort>,
+    /// USB controllers and what is plugged into them.
+    #[serde(default, skip_serializing_if = "Usb::is_empty")]
+    pub usb: Usb,
+    /// Sound device as the source spells it: `hdaudio`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sound: Option<String>,
+    /// Video memory in KiB, where the source states it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub video_kib: Option<u64>,
+    /// Devices passed through from the host, named as at the source: `pciPassthru0`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passthrough: Vec<String>,
+    /// Offset of the RTC from UTC in seconds (`rtc.diffFromUTC`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtc_offset_seconds: Option<i64>,
+    /// A template (`.vmtx`), not a guest that ran.
+    #[serde(default)]
+    pub template: bool,
+    /// Snapshots that the source's tree names, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Snapshot>,
     /// RTC in local time instead of UTC (Windows, unless inspection says otherwise).
     pub rtc_local: bool,
     /// Boot order as device names (`scsi0:0`, `ethernet0`), present devices only. Empty: first disk.
@@ -65,7 +90,7 @@ pub struct Machine {
 }
 
 /// What identifies the machine to software inside.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Identity {
     /// SMBIOS UUID, 16 bytes in table order (`uuid.bios`).
     pub smbios_uuid: Option<[u8; 16]>,
@@ -76,7 +101,7 @@ pub struct Identity {
 }
 
 /// Family of the guest OS, which decides drivers, bus and clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OsFamily {
     /// Linux.
@@ -88,7 +113,7 @@ pub enum OsFamily {
 }
 
 /// Guest OS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GuestOs {
     /// As the source declares it: `debian12-64`.
     pub declared: String,
@@ -105,7 +130,7 @@ pub struct GuestOs {
 }
 
 /// BIOS or UEFI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FirmwareKind {
     /// Legacy BIOS.
@@ -115,7 +140,7 @@ pub enum FirmwareKind {
 }
 
 /// Version of a virtual TPM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tpm {
     /// None.
@@ -125,7 +150,7 @@ pub enum Tpm {
 }
 
 /// Firmware and what belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Firmware {
     /// Kind.
     pub kind: FirmwareKind,
@@ -138,7 +163,7 @@ pub struct Firmware {
 }
 
 /// CPUs. `sockets * cores_per_socket * threads == vcpus` always holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CpuTopology {
     /// Virtual CPUs.
     pub vcpus: u32,
@@ -154,6 +179,12 @@ pub struct CpuTopology {
     pub nested: bool,
     /// vCPUs per virtual NUMA node, where the source says so.
     pub numa_vcpus_per_node: Option<u32>,
+    /// Host NUMA nodes that the guest was tied to, as the source writes them (`numa.nodeAffinity`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa_affinity: Option<String>,
+    /// Latency sensitivity (`normal`, `high`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_sensitivity: Option<String>,
     /// Pinning as the source writes it.
     pub affinity: Option<String>,
     /// Reservation in MHz.
@@ -165,7 +196,7 @@ pub struct CpuTopology {
 }
 
 /// Memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     /// Size in MiB.
     pub mib: u64,
@@ -180,7 +211,7 @@ pub struct Memory {
 }
 
 /// Kind of bus that a disk hangs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControllerBus {
     /// SCSI of any model.
@@ -207,7 +238,7 @@ impl ControllerBus {
 }
 
 /// A disk controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Controller {
     /// Bus.
     pub bus: ControllerBus,
@@ -222,7 +253,7 @@ pub struct Controller {
 }
 
 /// How writes to a disk are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskMode {
     /// Ordinary.
@@ -234,7 +265,7 @@ pub enum DiskMode {
 }
 
 /// A hard disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disk {
     /// Bus.
     pub bus: ControllerBus,
@@ -263,7 +294,7 @@ impl Disk {
 }
 
 /// Kind of removable drive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RemovableKind {
     /// CD or DVD.
@@ -273,7 +304,7 @@ pub enum RemovableKind {
 }
 
 /// A removable drive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Removable {
     /// Kind.
     pub kind: RemovableKind,
@@ -286,7 +317,7 @@ pub struct Removable {
 }
 
 /// Where a MAC came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MacOrigin {
     /// Set by hand.
@@ -300,7 +331,7 @@ pub enum MacOrigin {
 }
 
 /// A network adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Nic {
     /// Index at the source (`ethernetN`).
     pub index: u32,
@@ -316,10 +347,16 @@ pub struct Nic {
     pub connected: bool,
     /// PCI slot number at the source, from which Linux makes names such as `ens192`.
     pub pci_slot: Option<u32>,
+    /// VLAN tag, 1 to 4094; never in a VMX, it comes from an inventory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Wake on LAN was on.
+    #[serde(default)]
+    pub wake_on_lan: bool,
 }
 
 /// A serial port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SerialPort {
     /// Index.
     pub index: u32,
@@ -327,4 +364,45 @@ pub struct SerialPort {
     pub kind: String,
     /// Its backing as the source names it.
     pub target: Option<String>,
+}
+
+/// A parallel port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ParallelPort {
+    /// Index.
+    pub index: u32,
+    /// Its backing as the source names it.
+    pub target: Option<String>,
+}
+
+/// USB.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Usb {
+    /// Controllers: `usb`, `ehci`, `usb_xhci`.
+    #[serde(default)]
+    pub controllers: Vec<String>,
+    /// Attached devices as the source names them.
+    #[serde(default)]
+    pub devices: Vec<String>,
+}
+
+impl Usb {
+    /// No controller and no device.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.controllers.is_empty() && self.devices.is_empty()
+    }
+}
+
+/// A snapshot of the source (`.vmsd`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    /// `snapshotN.uid`.
+    pub uid: u64,
+    /// The parent's uid; absent at the root.
+    pub parent: Option<u64>,
+    /// Name for people.
+    pub name: String,
+    /// The guest's present state grows from this one.
+    pub current: bool,
 }

@@ -1,0 +1,62 @@
+//! One door for every source: a VMX, an OVF, an OVA, a bare VMDK, or a folder that holds one of them.
+//!
+//! Sources are opened read-only and never changed. A file that a description names is opened only where it lies inside the
+//! description's folder, or in a folder that the user allowed.
+
+pub mod bare;
+mod error;
+mod gate;
+mod open;
+
+pub use error::ImportError;
+pub use open::open;
+
+use crate::machine::Machine;
+use reports::schema::{Accounting, Finding};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What the user may say about an import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Which guest, where a source holds several: by name or id.
+    pub system: Option<String>,
+    /// Which deployment configuration of an OVF.
+    pub deployment: Option<String>,
+    /// Folders beside the description's own that files may lie in.
+    pub allow: Vec<PathBuf>,
+    /// Folders that datastores are mounted at, by the name or id in `/vmfs/volumes/NAME/`.
+    pub datastores: BTreeMap<String, PathBuf>,
+    /// Don't compare the manifest of an OVA with its files.
+    pub skip_manifest: bool,
+    /// Checks to suppress, with the reason.
+    pub suppress: BTreeMap<String, String>,
+}
+
+/// Where the bytes of a disk lie.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskPlace {
+    /// The file; the OVA where the disk is a member of one. Empty where the gate refused it.
+    pub path: PathBuf,
+    /// Offset and length in `path`, in bytes, where the disk is a part of it.
+    pub window: Option<(u64, u64)>,
+    /// Pieces to be joined in order (path, offset, length), where the disk is split.
+    pub chunks: Vec<(PathBuf, u64, u64)>,
+}
+
+/// A source, read.
+#[derive(Debug)]
+pub struct Imported {
+    /// The machine.
+    pub machine: Machine,
+    /// What became of each key.
+    pub accounting: Accounting,
+    /// Findings of the preflight checks that need only the files.
+    pub findings: Vec<Finding>,
+    /// The description's folder.
+    pub folder: PathBuf,
+    /// Where each disk of `machine.disks` lies, in that order.
+    pub disks: Vec<DiskPlace>,
+    /// Temporary files (an unpacked disk of a compressed OVA); removed when this is dropped.
+    pub temporary: Option<tempfile::TempDir>,
+}

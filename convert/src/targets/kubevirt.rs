@@ -1,0 +1,216 @@
+//! KubeVirt: a VirtualMachine with DataVolumes to upload into.
+
+use super::plan::{BootDevice, DiskBus, Plan};
+use super::text::{dns_name, printable, serial};
+use super::write::TargetContext;
+use crate::machine::{FirmwareKind, Machine, RemovableKind, Tpm, identity};
+use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
+
+/// The manifest.
+#[must_use]
+pub fn manifest(machine: &Machine, context: &TargetContext, plan: &Plan) -> String {
+    let mut text = String::from(
+        "# Upload each disk before the guest is started: virtctl image-upload dv NAME --no-create --image-path FILE\n",
+    );
+    for (number, disk) in context.disks.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "#   {}  <-  {}",
+            volume(plan, number),
+            printable(&disk.path.to_string_lossy())
+        );
+    }
+    write_yaml(&mut text, &value(machine, context, plan), 0);
+    text
+}
+
+fn volume(plan: &Plan, number: usize) -> String {
+    let name: String = plan.name.chars().take(50).collect();
+    format!("{}-disk{number}", name.trim_end_matches('-'))
+}
+
+fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
+    let boot = plan.boot(machine);
+    let boot_order = |device: BootDevice| boot.iter().position(|other| *other == device).map(|place| place + 1);
+    let (mut templates, mut disks, mut volumes) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, planned) in plan.disks.iter().enumerate() {
+        let (source, target) = (&machine.disks[number], &context.disks[number]);
+        let name = volume(plan, number);
+        // Whole MiB, as plain bytes: no unit that two readers could take for two sizes.
+        let bytes = target.virtual_bytes.div_ceil(1 << 20) << 20;
+        let mut storage = json!({
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": bytes.to_string()}},
+        });
+        let class = context
+            .map
+            .as_ref()
+            .and_then(|map| map.storage(machine, &source.file).storage_class);
+        if let Some(class) = class {
+            storage["storageClassName"] = class.into();
+        }
+        templates.push(json!({
+            "metadata": {"name": name},
+            "spec": {"source": {"upload": {}}, "storage": storage},
+        }));
+        let bus = match planned.bus {
+            DiskBus::VirtioScsi => "scsi",
+            DiskBus::VirtioBlk => "virtio",
+            _ => "sata",
+        };
+        let mut disk = json!({"name": format!("disk{number}"), "disk": {"bus": bus}});
+        if let Some(order) = boot_order(BootDevice::Disk(number)) {
+            disk["bootOrder"] = order.into();
+        }
+        if let Some(text) = &source.serial {
+            disk["serial"] = serial(text).into();
+        }
+        if source.shared {
+            disk["shareable"] = true.into();
+            disk["cache"] = "none".into();
+        }
+        disks.push(disk);
+        volumes.push(json!({"name": format!("disk{number}"), "dataVolume": {"name": name}}));
+    }
+    let (mut interfaces, mut networks) = (Vec::new(), Vec::new());
+    for (number, nic) in machine.nics.iter().enumerate() {
+        let name = format!("net{number}");
+        let mapped = context.map.as_ref().and_then(|map| map.network(machine, nic));
+        let nad = mapped.and_then(|network| network.nad.clone());
+        let pod = mapped.is_some_and(|network| network.pod) || context.map.is_none() && number == 0;
+        let mut interface = json!({"name": name, "model": plan.nics[number].model});
+        if let Some(mac) = &nic.mac {
+            interface["macAddress"] = mac.as_str().into();
+        }
+        if !nic.connected {
+            interface["state"] = "down".into();
+        }
+        if let Some(order) = boot_order(BootDevice::Nic(number)) {
+            interface["bootOrder"] = order.into();
+        }
+        if pod && nad.is_none() {
+            interface["masquerade"] = json!({});
+            networks.push(json!({"name": name, "pod": {}}));
+        } else {
+            let nad = nad.unwrap_or_else(|| dns_name(nic.network.as_deref().unwrap_or("network"), false, true));
+            interface["bridge"] = json!({});
+            networks.push(json!({"name": name, "multus": {"networkName": nad}}));
+        }
+        interfaces.push(interface);
+    }
+    if machine.removable.iter().any(|drive| drive.kind == RemovableKind::Cdrom) {
+        // A CD-ROM without a volume is an empty drive.
+        disks.push(json!({"name": "cdrom", "cdrom": {"bus": "sata"}}));
+    }
+    let secure = machine.firmware.secure_boot;
+    let mut firmware = Map::new();
+    if let Some(uuid) = &machine.identity.smbios_uuid {
+        firmware.insert("uuid".into(), identity::target_uuid(uuid).into());
+    }
+    if let Some(text) = &machine.identity.smbios_serial {
+        firmware.insert("serial".into(), text.as_str().into());
+    }
+    let loader = match machine.firmware.kind {
+        // Always said: the default of secureBoot is true.
+        FirmwareKind::Uefi => json!({"efi": {"secureBoot": secure, "persistent": true}}),
+        FirmwareKind::Bios => json!({"bios": {}}),
+    };
+    firmware.insert("bootloader".into(), loader);
+    let mut features = json!({"acpi": {}});
+    if secure {
+        features["smm"] = json!({"enabled": true});
+    }
+    let mut devices = json!({"rng": {}, "disks": disks, "interfaces": interfaces});
+    if plan.nics.iter().any(|nic| nic.model == "virtio") && machine.cpu.vcpus > 1 {
+        devices["networkInterfaceMultiqueue"] = true.into();
+    }
+    if machine.firmware.tpm != Tpm::None {
+        devices["tpm"] = json!({"persistent": true});
+    }
+    let cpu = &machine.cpu;
+    let mut clock = json!({"timer": {"hpet": {"present": false}, "pit": {"tickPolicy": "delay"}, "rtc": {"tickPolicy": "catchup"}}});
+    // Local time needs the name of a zone, which no file of the source holds; UTC with the source's offset is the nearest.
+    clock["utc"] = match machine.rtc_offset_seconds {
+        Some(offset) => json!({"offsetSeconds": offset}),
+        None => json!({}),
+    };
+    let mut annotations = json!({"esxodus/source-name": printable(&machine.name)});
+    if !machine.notes.is_empty() {
+        annotations["esxodus/notes"] = printable(&machine.notes).into();
+    }
+    json!({
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "metadata": {"name": plan.name, "annotations": annotations},
+        "spec": {
+            "runStrategy": "Halted",
+            "dataVolumeTemplates": templates,
+            "template": {
+                "metadata": {"labels": {"kubevirt.io/domain": plan.name}},
+                "spec": {
+                    "domain": {
+                        "machine": {"type": "q35"},
+                        "cpu": {"sockets": cpu.sockets, "cores": cpu.cores_per_socket, "threads": cpu.threads},
+                        "memory": {"guest": format!("{}Mi", machine.memory.mib)},
+                        "firmware": firmware,
+                        "features": features,
+                        "clock": clock,
+                        "devices": devices,
+                    },
+                    "networks": networks,
+                    "volumes": volumes,
+                },
+            },
+        },
+    })
+}
+
+/// Block YAML. Strings are written in JSON's quotes, which YAML 1.2 reads as they are; so nothing turns into a number, a
+/// date or `no`.
+fn write_yaml(out: &mut String, value: &Value, indent: usize) {
+    let pad = " ".repeat(indent);
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let key = if key.chars().all(|c| c.is_ascii_alphabetic()) {
+                    key.clone()
+                } else {
+                    scalar(&key.as_str().into())
+                };
+                let _ = write!(out, "{pad}{key}:");
+                write_child(out, value, indent);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                let mut inner = String::new();
+                write_yaml(&mut inner, item, indent + 2);
+                let _ = write!(out, "{pad}- {}", inner.get(indent + 2..).unwrap_or_default());
+            }
+        }
+        _ => {
+            let _ = writeln!(out, "{pad}{}", scalar(value));
+        }
+    }
+}
+
+fn write_child(out: &mut String, value: &Value, indent: usize) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            out.push('\n');
+            write_yaml(out, value, indent + 2);
+        }
+        Value::Array(items) if !items.is_empty() => {
+            out.push('\n');
+            write_yaml(out, value, indent);
+        }
+        _ => {
+            let _ = writeln!(out, " {}", scalar(value));
+        }
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    serde_json::to_string(value).expect("a JSON value always serializes")
+}

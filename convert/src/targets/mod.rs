@@ -1,0 +1,16 @@
+//! Machine definitions for the four targets, all from the one neutral machine.
+
+mod error;
+pub mod kubevirt;
+pub mod libvirt;
+pub mod map;
+pub mod plan;
+pub mod proxmox;
+pub mod qemu;
+mod text;
+mod write;
+
+pub use error::TargetError;
+pub use map::{Network, NetworkMap};
+pub use plan::{Plan, Target};
+pub use write::{TargetContext, TargetDisk, default_findings, write_all};

@@ -1,0 +1,243 @@
+//! Proxmox VE: the guest's configuration file and the `qm` commands that create it.
+//!
+//! The file names volumes that exist; `import-from` is known to `qm` and the API only. So the script makes the volumes,
+//! and the file is what results with the default names of LVM-thin.
+
+use super::plan::{BootDevice, Chipset, DiskBus, Plan};
+use super::text::{printable, serial, shell};
+use super::write::TargetContext;
+use crate::machine::{DiskMode, FirmwareKind, Machine, RemovableKind, Tpm, identity};
+use base64::Engine as _;
+use std::fmt::Write as _;
+
+const VMID: &str = "100";
+const STORAGE: &str = "local-lvm";
+
+/// An option: name and value.
+struct Item {
+    key: String,
+    value: String,
+}
+
+fn item(key: impl Into<String>, value: impl Into<String>) -> Item {
+    Item {
+        key: key.into(),
+        value: value.into(),
+    }
+}
+
+/// Options without volumes, sorted by `config` later.
+fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item> {
+    let mut items = vec![
+        item("name", &plan.name),
+        item("ostype", &machine.os.pve_ostype),
+        item("sockets", machine.cpu.sockets.to_string()),
+        item("cores", machine.cpu.cores_per_socket.to_string()),
+        item("memory", machine.memory.mib.max(16).to_string()),
+        item("scsihw", &plan.disk_controller),
+        item("localtime", u8::from(machine.rtc_local).to_string()),
+    ];
+    // The default CPU model has 40 physical address bits: 1 TiB, less what PCI needs.
+    let large = machine.memory.mib > 1_000 * 1024;
+    items.push(item(
+        "cpu",
+        if machine.cpu.nested || large {
+            "host"
+        } else {
+            "x86-64-v2-AES"
+        },
+    ));
+    if plan.chipset == Chipset::Q35 {
+        items.push(item("machine", "q35"));
+    }
+    let uefi = machine.firmware.kind == FirmwareKind::Uefi;
+    items.push(item("bios", if uefi { "ovmf" } else { "seabios" }));
+    if let Some(uuid) = &machine.identity.smbios_uuid {
+        let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let serial = machine
+            .identity
+            .smbios_serial
+            .as_ref()
+            .map_or_else(String::new, |text| {
+                format!(
+                    ",serial={},manufacturer={},product={},base64=1",
+                    base64(text),
+                    base64("VMware, Inc."),
+                    base64("VMware Virtual Platform")
+                )
+            });
+        items.push(item("smbios1", format!("uuid={}{serial}", identity::target_uuid(uuid))));
+    }
+    if let Some(id) = &machine.identity.generation_id {
+        items.push(item("vmgenid", identity::target_uuid(id)));
+    }
+    if machine.cpu.numa_vcpus_per_node.is_some() && machine.cpu.sockets > 1 {
+        items.push(item("numa", "1"));
+    }
+    for (number, nic) in machine.nics.iter().enumerate() {
+        let mapped = context.map.as_ref().and_then(|map| map.network(machine, nic));
+        let mut value = plan.nics[number].model.clone();
+        if let Some(mac) = &nic.mac {
+            let _ = write!(value, "={}", mac.to_ascii_uppercase());
+        }
+        let bridge = mapped.and_then(|network| network.bridge.as_deref()).unwrap_or("vmbr0");
+        let _ = write!(value, ",bridge={bridge}");
+        if let Some(vlan) = mapped.and_then(|network| network.vlan).or(nic.vlan) {
+            let _ = write!(value, ",tag={vlan}");
+        }
+        if !nic.connected {
+            value.push_str(",link_down=1");
+        }
+        items.push(item(format!("net{number}"), value));
+    }
+    for (number, _) in machine.serial.iter().take(4).enumerate() {
+        items.push(item(format!("serial{number}"), "socket"));
+    }
+    if machine.removable.iter().any(|drive| drive.kind == RemovableKind::Cdrom) {
+        items.push(item("ide2", "none,media=cdrom"));
+    }
+    items
+}
+
+fn boot(machine: &Machine, plan: &Plan) -> Item {
+    let order: Vec<String> = plan
+        .boot(machine)
+        .into_iter()
+        .map(|device| match device {
+            BootDevice::Disk(number) => plan.disks[number].slot.clone(),
+            BootDevice::Nic(number) => format!("net{number}"),
+        })
+        .collect();
+    item("boot", format!("order={}", order.join(";")))
+}
+
+fn description(machine: &Machine) -> String {
+    let mut text = printable(&format!("Source name: {}", machine.name));
+    if !machine.notes.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&printable(&machine.notes));
+    }
+    // 8192 characters are allowed.
+    text.chars().take(8000).collect()
+}
+
+/// Options of a disk behind its volume.
+fn disk_options(machine: &Machine, plan: &Plan, number: usize) -> String {
+    let (disk, planned) = (&machine.disks[number], &plan.disks[number]);
+    let mut options = String::new();
+    if planned.bus != DiskBus::Ide {
+        options.push_str(",discard=on");
+    }
+    if matches!(planned.bus, DiskBus::VirtioScsi | DiskBus::VirtioBlk) {
+        options.push_str(",iothread=1");
+    }
+    if disk.mode == DiskMode::IndependentNonpersistent {
+        options.push_str(",snapshot=1");
+    }
+    if let Some(text) = &disk.serial {
+        let _ = write!(options, ",serial={}", serial(text));
+    }
+    options
+}
+
+/// `VMID.conf`.
+#[must_use]
+pub fn config(machine: &Machine, context: &TargetContext, plan: &Plan) -> String {
+    let mut items = options(machine, context, plan);
+    items.push(boot(machine, plan));
+    let mut volume = 0;
+    let mut next = || {
+        let name = format!("{STORAGE}:vm-{VMID}-disk-{volume}");
+        volume += 1;
+        name
+    };
+    if machine.firmware.kind == FirmwareKind::Uefi {
+        let keys = u8::from(machine.firmware.secure_boot);
+        items.push(item(
+            "efidisk0",
+            format!("{},efitype=4m,pre-enrolled-keys={keys},size=4M", next()),
+        ));
+    }
+    for (number, planned) in plan.disks.iter().enumerate() {
+        let kib = context.disks[number].virtual_bytes.div_ceil(1024);
+        let options = disk_options(machine, plan, number);
+        items.push(item(&planned.slot, format!("{}{options},size={kib}K", next())));
+    }
+    if machine.firmware.tpm != Tpm::None {
+        items.push(item("tpmstate0", format!("{},size=4M,version=v2.0", next())));
+    }
+    items.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut text = String::new();
+    for line in description(machine).lines() {
+        let _ = writeln!(text, "#{}", percent(line));
+    }
+    for item in items {
+        let _ = writeln!(text, "{}: {}", item.key, item.value);
+    }
+    text
+}
+
+/// Escapes what Proxmox VE escapes in a description (`encode_text`), and `%` itself, since reading unescapes every `%XX`.
+fn percent(line: &str) -> String {
+    let mut text = String::new();
+    for byte in line.bytes() {
+        match byte {
+            b'%' | b':' | 0..0x20 | 0x7f.. => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+            _ => text.push(char::from(byte)),
+        }
+    }
+    text
+}
+
+/// The commands that create the guest, for a shell on the node.
+#[must_use]
+pub fn script(machine: &Machine, context: &TargetContext, plan: &Plan) -> String {
+    let mut text = String::from(
+        "#!/bin/sh\n\
+         # Creates the guest on a Proxmox VE node, as root. It starts nothing and overwrites nothing.\n\
+         # VMID and STORAGE may be given in the environment.\n\
+         set -eu\n\
+         here=$(CDPATH= cd -- \"$(dirname -- \"$0\")/..\" && pwd)\n\
+         VMID=${VMID:-$(pvesh get /cluster/nextid)}\n",
+    );
+    let _ = writeln!(text, "STORAGE=${{STORAGE:-{STORAGE}}}\n");
+    let mut options = options(machine, context, plan);
+    // The cores a node has are checked at start, not here.
+    options.sort_by_key(|item| (item.key != "name", item.key.clone()));
+    text.push_str("qm create \"$VMID\"");
+    for item in &options {
+        let _ = write!(text, " \\\n  --{} {}", item.key, shell(&item.value));
+    }
+    let _ = writeln!(text, " \\\n  --description {}\n", shell(&description(machine)));
+    if machine.firmware.kind == FirmwareKind::Uefi {
+        let keys = u8::from(machine.firmware.secure_boot);
+        let _ = writeln!(
+            text,
+            "qm set \"$VMID\" --efidisk0 \"$STORAGE:1,efitype=4m,pre-enrolled-keys={keys}\""
+        );
+    }
+    if machine.firmware.tpm != Tpm::None {
+        text.push_str("qm set \"$VMID\" --tpmstate0 \"$STORAGE:1,version=v2.0\"\n");
+    }
+    for (number, planned) in plan.disks.iter().enumerate() {
+        let mapped = context
+            .map
+            .as_ref()
+            .and_then(|map| map.storage(machine, &machine.disks[number].file).storage);
+        let storage = mapped.map_or_else(|| "\"$STORAGE\"".to_owned(), |storage| shell(&storage));
+        let path = context.disks[number].path.to_string_lossy();
+        let _ = writeln!(
+            text,
+            "qm set \"$VMID\" --{} {storage}:0,import-from=\"$here\"/{}{}",
+            planned.slot,
+            shell(&path),
+            disk_options(machine, plan, number)
+        );
+    }
+    let boot = boot(machine, plan);
+    let _ = writeln!(text, "qm set \"$VMID\" --boot {}", shell(&boot.value));
+    text.push_str("echo \"guest $VMID is ready: qm start $VMID\"\n");
+    text
+}

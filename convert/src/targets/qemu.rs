@@ -1,0 +1,255 @@
+//! A QEMU script that runs as it is.
+
+use super::plan::{BootDevice, Chipset, DiskBus, Plan};
+use super::text::{printable, qemu_value, serial, shell};
+use super::write::TargetContext;
+use crate::machine::{DiskMode, FirmwareKind, Machine, OsFamily, RemovableKind, Tpm, identity};
+use std::fmt::Write as _;
+
+const HEAD: &str = r#"# Runs the guest in the foreground, on its converted disks. Further arguments go to QEMU.
+#   ESXODUS_ACCEL     tcg (default) or kvm
+#   ESXODUS_CPU       CPU model; default max under TCG, host under KVM
+#   ESXODUS_DISPLAY   none (default), gtk, vnc=:0 …
+#   ESXODUS_NET       user (default) or bridge (needs qemu-bridge-helper)
+#   ESXODUS_SNAPSHOT  1: writes to the disks are thrown away at the end
+#   ESXODUS_FIRMWARE  folder with OVMF's files; default: where Debian has them
+set -eu
+cd -- "$(dirname -- "$0")/.."
+accel=${ESXODUS_ACCEL:-tcg}
+if [ "$accel" = kvm ]; then cpu=host; else cpu=max; fi
+cpu=${ESXODUS_CPU:-$cpu}
+net=${ESXODUS_NET:-user}
+qemu=${QEMU:-qemu-system-x86_64}
+command -v "$qemu" >/dev/null || { echo "$qemu is missing: install qemu-system-x86" >&2; exit 2; }
+"#;
+
+struct Script {
+    text: String,
+}
+
+impl Script {
+    /// Adds arguments that are the same on every run.
+    fn args(&mut self, words: &[&str]) {
+        self.text.push_str("set -- \"$@\"");
+        for word in words {
+            let _ = write!(self.text, " {}", shell(word));
+        }
+        self.text.push('\n');
+    }
+
+    /// Adds shell text as it is.
+    fn raw(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+}
+
+/// The script.
+#[must_use]
+pub fn script(machine: &Machine, context: &TargetContext, plan: &Plan) -> String {
+    let mut script = Script {
+        text: format!("#!/bin/sh\n# {}\n{HEAD}", printable(&machine.name).replace('\n', " ")),
+    };
+    let q35 = plan.chipset == Chipset::Q35;
+    let secure = machine.firmware.secure_boot;
+    let chipset = if q35 { "q35" } else { "pc" };
+    script.args(&["-name", &qemu_value(&plan.name), "-no-user-config", "-nodefaults"]);
+    let smm = if secure { ",smm=on" } else { "" };
+    script.raw(&format!("set -- \"$@\" -machine {chipset}{smm} -accel \"$accel\""));
+    let bits = if machine.memory.mib > 1_000 * 1024 {
+        ",host-phys-bits=on"
+    } else {
+        ""
+    };
+    script.raw(&format!("set -- \"$@\" -cpu \"$cpu{bits}\""));
+    script.args(&["-m", &format!("size={}M", machine.memory.mib)]);
+    let cpu = &machine.cpu;
+    script.args(&[
+        "-smp",
+        &format!(
+            "{},sockets={},cores={},threads={}",
+            cpu.vcpus, cpu.sockets, cpu.cores_per_socket, cpu.threads
+        ),
+    ]);
+    if let Some(uuid) = &machine.identity.smbios_uuid {
+        script.args(&["-uuid", &identity::target_uuid(uuid)]);
+    }
+    if let Some(text) = &machine.identity.smbios_serial {
+        script.args(&[
+            "-smbios",
+            &format!(
+                "type=1,manufacturer={},product=VMware Virtual Platform,serial={}",
+                qemu_value("VMware, Inc."),
+                qemu_value(text)
+            ),
+        ]);
+    }
+    if let Some(id) = &machine.identity.generation_id {
+        script.args(&["-device", &format!("vmgenid,guid={}", identity::target_uuid(id))]);
+    }
+    let base = if machine.rtc_local { "localtime" } else { "utc" };
+    script.args(&["-rtc", &format!("base={base},driftfix=slew")]);
+    if machine.firmware.kind == FirmwareKind::Uefi {
+        firmware(&mut script, secure);
+    }
+    if machine.firmware.tpm == Tpm::V2 {
+        tpm(&mut script);
+    }
+    if q35 {
+        // Otherwise Linux names NICs by ACPI's numbers and not by the slot of their port.
+        script.args(&["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]);
+    }
+    disks(&mut script, machine, context, plan);
+    nics(&mut script, machine, context, plan);
+    if machine.removable.iter().any(|drive| drive.kind == RemovableKind::Cdrom) {
+        // The last port, behind all disks.
+        let bus = if q35 { "ide.5" } else { "ide.1,unit=1" };
+        script.args(&["-device", &format!("ide-cd,bus={bus}")]);
+    }
+    script.args(&["-device", "VGA", "-device", "virtio-rng-pci"]);
+    let mouse: &[&str] = if machine.os.family == OsFamily::Other {
+        &[]
+    } else {
+        &["-device", "qemu-xhci", "-device", "usb-tablet"]
+    };
+    if !mouse.is_empty() {
+        script.args(mouse);
+    }
+    script.raw("set -- \"$@\" -display \"${ESXODUS_DISPLAY:-none}\" -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon console");
+    for _ in machine.serial.iter().skip(1).take(3) {
+        script.args(&["-serial", "null"]);
+    }
+    script.raw("[ \"${ESXODUS_SNAPSHOT:-0}\" = 1 ] && set -- \"$@\" -snapshot");
+    script.raw("exec \"$qemu\" \"$@\"");
+    script.text
+}
+
+fn firmware(script: &mut Script, secure: bool) {
+    // VARS with Microsoft's keys where Secure Boot was on; the CODE with SMM then too.
+    let (code, vars) = if secure {
+        ("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd")
+    } else {
+        ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
+    };
+    script.raw(&format!(
+        "firmware=${{ESXODUS_FIRMWARE:-/usr/share/OVMF}}\n\
+         [ -r \"$firmware/{code}\" ] || {{ echo \"$firmware/{code} is missing: install ovmf\" >&2; exit 2; }}\n\
+         [ -e targets/qemu-vars.fd ] || cp -- \"$firmware/{vars}\" targets/qemu-vars.fd\n\
+         set -- \"$@\" -drive \"if=pflash,unit=0,format=raw,readonly=on,file=$firmware/{code}\"\n\
+         set -- \"$@\" -drive if=pflash,unit=1,format=raw,file=targets/qemu-vars.fd"
+    ));
+    if secure {
+        script.args(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+    }
+}
+
+fn tpm(script: &mut Script) {
+    script.raw(
+        "if command -v swtpm >/dev/null; then\n  \
+           mkdir -p targets/qemu-tpm\n  \
+           swtpm socket --tpm2 --daemon --terminate --tpmstate dir=targets/qemu-tpm --ctrl type=unixio,path=targets/qemu-tpm/socket\n  \
+           set -- \"$@\" -chardev socket,id=tpm,path=targets/qemu-tpm/socket -tpmdev emulator,id=tpm0,chardev=tpm -device tpm-crb,tpmdev=tpm0\n\
+         else\n  \
+           echo \"swtpm is missing: the guest runs without its TPM\" >&2\n\
+         fi",
+    );
+}
+
+fn disks(script: &mut Script, machine: &Machine, context: &TargetContext, plan: &Plan) {
+    let boot = plan.boot(machine);
+    for (bus, device, id) in [
+        (DiskBus::Pvscsi, "pvscsi", "pvscsi0"),
+        (DiskBus::VirtioScsi, "virtio-scsi-pci", "virtio-scsi0"),
+    ] {
+        if plan.disks.iter().any(|disk| disk.bus == bus) {
+            script.args(&["-device", &format!("{device},id={id}")]);
+        }
+    }
+    for (number, planned) in plan.disks.iter().enumerate() {
+        let disk = &context.disks[number];
+        let source = &machine.disks[number];
+        // Paths with a colon in front of a slash would be read as a protocol by -drive; -blockdev has no such trap.
+        let path = qemu_value(&format!("./{}", disk.path.to_string_lossy()));
+        script.args(&[
+            "-blockdev",
+            &format!(
+                "driver={},node-name=d{number},discard=unmap,file.driver=file,file.filename={path}",
+                disk.format
+            ),
+        ]);
+        let unit = planned.unit;
+        let mut device = match planned.bus {
+            DiskBus::Pvscsi => format!("scsi-hd,bus=pvscsi0.0,scsi-id={unit},lun=0"),
+            DiskBus::VirtioScsi => format!("scsi-hd,bus=virtio-scsi0.0,scsi-id={unit},lun=0"),
+            DiskBus::VirtioBlk => "virtio-blk-pci".to_owned(),
+            DiskBus::Nvme => "nvme".to_owned(),
+            DiskBus::Sata => format!("ide-hd,bus=ide.{unit}"),
+            DiskBus::Ide => format!("ide-hd,bus=ide.{},unit={}", unit / 2, unit % 2),
+        };
+        let _ = write!(device, ",drive=d{number}");
+        match (&source.serial, planned.bus) {
+            (Some(text), _) => {
+                let _ = write!(device, ",serial={}", serial(text));
+            }
+            (None, DiskBus::Nvme) => {
+                let _ = write!(device, ",serial=esx-nvme{}-{}", source.controller, source.unit);
+            }
+            _ => {}
+        }
+        if source.shared {
+            device.push_str(",share-rw=on");
+        }
+        if let Some(place) = boot.iter().position(|device| *device == BootDevice::Disk(number)) {
+            let _ = write!(device, ",bootindex={}", place + 1);
+        }
+        script.args(&["-device", &device]);
+        if source.mode == DiskMode::IndependentNonpersistent {
+            script.raw(&format!(
+                "# {}: writes were lost at power-off on ESXi; here they stay",
+                source.name()
+            ));
+        }
+    }
+}
+
+fn nics(script: &mut Script, machine: &Machine, context: &TargetContext, plan: &Plan) {
+    let boot = plan.boot(machine);
+    for (number, nic) in machine.nics.iter().enumerate() {
+        let planned = &plan.nics[number];
+        let bridge = context
+            .map
+            .as_ref()
+            .and_then(|map| map.network(machine, nic))
+            .and_then(|network| network.bridge.as_deref())
+            .unwrap_or("br0");
+        script.raw(&format!(
+            "if [ \"$net\" = bridge ]; then set -- \"$@\" -netdev bridge,id=n{number},br={}; else set -- \"$@\" -netdev user,id=n{number}; fi",
+            shell(&qemu_value(bridge))
+        ));
+        let model = match planned.model.as_str() {
+            "virtio" => "virtio-net-pci",
+            other => other,
+        };
+        let mut device = format!("{model},netdev=n{number}");
+        if let Some(mac) = &nic.mac {
+            let _ = write!(device, ",mac={mac}");
+        }
+        if let Some(slot) = planned.slot {
+            script.args(&[
+                "-device",
+                &format!("pcie-root-port,id=rp{number},chassis={},slot={slot}", number + 1),
+            ]);
+            let _ = write!(device, ",bus=rp{number}");
+        }
+        if let Some(place) = boot.iter().position(|device| *device == BootDevice::Nic(number)) {
+            let _ = write!(device, ",bootindex={}", place + 1);
+        }
+        script.args(&["-device", &device]);
+        if !nic.connected {
+            script.raw(&format!(
+                "# ethernet{}: was not connected; in the monitor: set_link n{number} off",
+                nic.index
+            ));
+        }
+    }
+}
