@@ -3,4 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod limits;
+pub mod render;
 pub mod schema;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod test_utils;

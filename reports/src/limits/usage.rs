@@ -242,12 +242,7 @@ fn memory_in(unit: &str, bytes: f64) -> Option<f64> {
 
 /// Exact up to 8 PiB, beyond which a limit is not decided by a byte.
 fn bytes(number: u64) -> f64 {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "sizes beyond 2^53 bytes lose only bits that no limit is stated in"
-    )]
-    let float = number as f64;
-    float
+    number as f64
 }
 
 fn mib_to_bytes(mib: u64) -> f64 {
