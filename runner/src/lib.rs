@@ -1,2 +1,9 @@
 //! Owns running guests: the KVM probe, the engines (own VMM and QEMU), the appliance and the boot proof.
 //! Owns no formats and no opinions: it takes a neutral machine and disks, and returns facts.
+
+pub mod acpi;
+pub mod arch;
+pub mod boot;
+pub mod bus;
+pub mod devices;
+pub mod kvm;
