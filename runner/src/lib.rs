@@ -1,10 +1,16 @@
 //! Owns running guests: the KVM probe, the engines (own VMM and QEMU), the appliance and the boot proof.
 //! Owns no formats and no opinions: it takes a neutral machine and disks, and returns facts.
 
+pub mod acpi;
 pub mod agent_client;
 pub mod appliance;
+pub mod arch;
+pub mod boot;
+pub mod bus;
+pub mod devices;
 pub mod engine;
 mod error;
+pub mod kvm;
 pub mod probe;
 pub mod proof;
 pub mod qemu;

@@ -1,0 +1,167 @@
+//! Runs one Linux guest on the own VMM; used by the nested lab and for trying things out.
+//!
+//! The last line on standard output is `VMM-EXIT {json}`: why the guest ended and when it reached its boot stages.
+//! Exit code 0 = the guest powered off, 3 = it ended otherwise, 2 = it could not be started.
+
+use std::{
+    fs::File, os::unix::net::UnixListener, path::PathBuf, process::ExitCode, str::FromStr,
+    time::Duration,
+};
+
+use esxodus_runner::{
+    arch::Topology,
+    boot::LinuxBoot,
+    kvm::{
+        AgentChannel, DiskConfig, ExitReason, NetConfig, SerialOutput, Vmm, VmmConfig,
+        config::{CacheMode, DiskFormat},
+    },
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
+    [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]…
+    [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
+    [--power-button-after SECONDS]";
+
+struct Options {
+    config: VmmConfig,
+    sandbox: bool,
+    power_button: Option<Duration>,
+}
+
+fn parse() -> Result<Options, Failure> {
+    let mut config = VmmConfig::new(LinuxBoot {
+        kernel: PathBuf::new(),
+        initrd: None,
+        cmdline: "console=ttyS0".into(),
+    });
+    let mut sandbox = true;
+    let mut power_button = None;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
+        match name.as_str() {
+            "--kernel" => config.boot.kernel = value()?.into(),
+            "--initrd" => config.boot.initrd = Some(value()?.into()),
+            "--cmdline" => config.boot.cmdline = value()?,
+            "--memory" => config.memory_bytes = number::<u64>(&value()?)? << 20,
+            "--cpus" => config.topology = Topology::flat(number(&value()?)?),
+            "--topology" => config.topology = topology(&value()?)?,
+            "--disk" => config.disks.push(disk(&value()?)?),
+            "--tap" => {
+                let index = config.nets.len();
+                config.nets.push(net(&value()?, index)?);
+            }
+            "--agent" => {
+                config.agent = Some(AgentChannel::Listener(UnixListener::bind(value()?)?));
+            }
+            "--console" => match value()?.as_str() {
+                "stdin" => config.console_input = true,
+                "none" => config.console = SerialOutput::Discard,
+                path => config.console = SerialOutput::File(File::create(path)?),
+            },
+            "--marker" => config.marker = Some(value()?),
+            "--deadline" => config.deadline = Some(Duration::from_secs(number(&value()?)?)),
+            "--power-button-after" => {
+                power_button = Some(Duration::from_secs(number(&value()?)?));
+            }
+            "--no-rng" => config.rng = false,
+            "--no-sandbox" => sandbox = false,
+            "--help" => return Err(USAGE.into()),
+            _ => return Err(format!("unknown argument {name}\n{USAGE}").into()),
+        }
+    }
+    Ok(Options {
+        config,
+        sandbox,
+        power_button,
+    })
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, Failure> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a number").into())
+}
+
+fn topology(text: &str) -> Result<Topology, Failure> {
+    let parts = text
+        .split(',')
+        .map(number)
+        .collect::<Result<Vec<u32>, _>>()?;
+    match parts[..] {
+        [sockets, cores, threads] => Ok(Topology {
+            sockets,
+            cores,
+            threads,
+        }),
+        _ => Err("a topology is SOCKETS,CORES,THREADS".into()),
+    }
+}
+
+fn disk(text: &str) -> Result<DiskConfig, Failure> {
+    let (format, rest) = text.split_once(':').ok_or("a disk is FORMAT:FILE")?;
+    let format = match format {
+        "raw" => DiskFormat::Raw,
+        "qcow2" => DiskFormat::Qcow2,
+        _ => return Err(format!("disk format {format:?}: raw or qcow2").into()),
+    };
+    let mut parts = rest.split(',');
+    let mut disk = DiskConfig::new(parts.next().unwrap_or_default(), format);
+    for part in parts {
+        match part.split_once('=') {
+            None if part == "ro" => disk.read_only = true,
+            None if part == "unsafe" => disk.cache = CacheMode::Unsafe,
+            Some(("backing", file)) => disk.backing.push(file.into()),
+            Some(("queues", count)) => disk.queues = number(count)?,
+            Some(("serial", serial)) => disk.serial = serial.into(),
+            _ => return Err(format!("disk option {part:?}").into()),
+        }
+    }
+    Ok(disk)
+}
+
+fn net(text: &str, index: usize) -> Result<NetConfig, Failure> {
+    let (tap, mac) = text.split_once(',').unwrap_or((text, ""));
+    let mut bytes = [0x52, 0x54, 0, 0, 0, u8::try_from(index)?];
+    if !mac.is_empty() {
+        let parts = mac
+            .split(':')
+            .map(|part| u8::from_str_radix(part, 16))
+            .collect::<Result<Vec<_>, _>>()?;
+        bytes = parts.try_into().map_err(|_| "a MAC address has six bytes")?;
+    }
+    Ok(NetConfig {
+        tap: tap.into(),
+        mac: bytes,
+    })
+}
+
+fn run() -> Result<ExitReason, Failure> {
+    let options = parse()?;
+    let vmm = Vmm::new(options.config)?;
+    let vm = if options.sandbox {
+        vmm.start()?
+    } else {
+        vmm.start()?
+    };
+    if let Some(after) = options.power_button
+        && vm.wait_timeout(after).is_none()
+    {
+        vm.press_power_button();
+    }
+    let report = vm.wait();
+    println!("\nVMM-EXIT {}", serde_json::to_string(&report)?);
+    Ok(report.reason)
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(ExitReason::PoweredOff) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("vmm: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Where a disk's bytes live: a raw file or block device, or a qcow2 image with its backing chain (through `imago`).
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+};
+
+use imago::{
+    FormatAccess, FormatDriverBuilder, Storage, StorageOpenOptions, format::gate::ImplicitOpenGate,
+    qcow2::Qcow2,
+};
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// A disk image. Offsets and lengths are in bytes and inside the disk; callers check that. Calls come from several
+/// threads.
+pub trait BlockBackend: Send + Sync {
+    /// Size of the disk in bytes.
+    fn size(&self) -> u64;
+    /// Fills `buffer`.
+    ///
+    /// # Errors
+    /// The system's or the format's.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `buffer`.
+    ///
+    /// # Errors
+    /// The system's or the format's.
+    fn write(&self, offset: u64, buffer: &[u8]) -> io::Result<()>;
+    /// Makes all finished writes durable, as far as the cache mode asks for it.
+    ///
+    /// # Errors
+    /// The system's or the format's.
+    fn flush(&self) -> io::Result<()>;
+    /// The content is of no interest any more; a hint.
+    ///
+    /// # Errors
+    /// The system's or the format's.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// The range reads as zeroes afterwards; `unmap` allows to free its space.
+    ///
+    /// # Errors
+    /// The system's or the format's.
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()>;
+}
+
+/// A raw file or block device.
+#[derive(Debug)]
+pub struct RawFile {
+    file: File,
+    size: u64,
+    durable: bool,
+}
+
+impl RawFile {
+    /// Opens `path`. A last partial sector is not part of the disk.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(path: &Path, read_only: bool, durable: bool) -> io::Result<Self> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .open(path)?;
+        // Seeking gives the size of block devices too.
+        let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))? & !511;
+        Ok(Self {
+            file,
+            size,
+            durable,
+        })
+    }
+
+    fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
+        const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        let (mut offset, mut left) = (offset, length);
+        while left > 0 {
+            let piece = usize::try_from(left).map_or(ZEROES.len(), |left| left.min(ZEROES.len()));
+            self.file.write_all_at(&ZEROES[..piece], offset)?;
+            let piece = u64::try_from(piece).expect("64 KiB at most");
+            (offset, left) = (offset + piece, left - piece);
+        }
+        Ok(())
+    }
+}
+
+impl BlockBackend for RawFile {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(buffer, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.durable {
+            self.file.sync_data()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, offset, length) {
+            // A hint: where the file system cannot, nothing is lost.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        let flags = if unmap {
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE
+        } else {
+            FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE
+        };
+        match fallocate(&self.file, flags, offset, length) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                self.zero(offset, length)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A qcow2 image, opened with its backing chain. Only the image itself is written.
+pub struct Qcow2File {
+    // Reads and writes share it; discards may invalidate mappings and need it alone.
+    image: RwLock<FormatAccess<imago::file::File>>,
+    size: u64,
+    durable: bool,
+}
+
+impl std::fmt::Debug for Qcow2File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Qcow2File")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lets an image open only files that the caller named.
+#[derive(Debug, Clone)]
+struct AllowList(Vec<PathBuf>);
+
+impl AllowList {
+    fn check(&self, path: Option<&Path>) -> io::Result<()> {
+        let path = path.ok_or_else(|| io::Error::other("an image refers to something that is not a file"))?;
+        let resolved = path.canonicalize()?;
+        if self.0.contains(&resolved) {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "the image refers to {}, which was not named as one of its backing files",
+                path.display()
+            ),
+        ))
+    }
+}
+
+impl<S: Storage + 'static> ImplicitOpenGate<S> for AllowList {
+    fn open_format<F: FormatDriverBuilder<S>>(&mut self, builder: F) -> io::Result<FormatAccess<S>> {
+        self.check(builder.get_image_path().as_deref())?;
+        Ok(FormatAccess::new(builder.open(self.clone())?))
+    }
+
+    fn open_storage(&mut self, builder: StorageOpenOptions) -> io::Result<S> {
+        self.check(builder.get_filename())?;
+        S::open(builder)
+    }
+}
+
+impl Qcow2File {
+    /// Opens `path`; its header may refer to the files of `backing` and to no others.
+    ///
+    /// # Errors
+    /// The system's or the format's.
+    pub fn open(
+        path: &Path,
+        backing: &[PathBuf],
+        read_only: bool,
+        durable: bool,
+    ) -> io::Result<Self> {
+        let mut allowed = vec![path.canonicalize()?];
+        for file in backing {
+            allowed.push(file.canonicalize()?);
+        }
+        let image = Qcow2::<imago::file::File>::builder_path(path)
+            .write(!read_only)
+            .open(AllowList(allowed))?;
+        let image = FormatAccess::new(image);
+        let size = image.size() & !511;
+        Ok(Self {
+            image: RwLock::new(image),
+            size,
+            durable,
+        })
+    }
+
+    fn shared(&self) -> std::sync::RwLockReadGuard<'_, FormatAccess<imago::file::File>> {
+        self.image.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlockBackend for Qcow2File {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.shared().read(buffer, offset)
+    }
+
+    fn write(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
+        self.shared().write(buffer, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let image = self.shared();
+        image.flush()?;
+        if self.durable {
+            image.sync()?;
+        }
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
+        match image.discard_to_any(offset, length) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            other => other,
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        if unmap {
+            let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
+            image.discard_to_zero(offset, length)
+        } else {
+            self.shared().write_zeroes(offset, length)
+        }
+    }
+}

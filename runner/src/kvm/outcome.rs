@@ -1,0 +1,182 @@
+//! What happens to a running machine, collected from its threads: first reason to end wins, stages are stamped once.
+
+use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::exit::ExitReason;
+use crate::devices::{Events, MachineEvent, PanicSource};
+
+/// How long a panicking guest may go on, so that its last lines still arrive.
+const PANIC_GRACE: Duration = Duration::from_secs(3);
+/// Boot marks that are kept.
+const MARKS: usize = 256;
+
+/// When the boot stages were reached, counted from the moment that [`super::Vmm::new`] was called.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Stages {
+    /// The first `KVM_RUN`.
+    pub first_run: Option<Duration>,
+    /// First byte on the console.
+    pub console: Option<Duration>,
+    /// The configured text on the console.
+    pub marker: Option<Duration>,
+    /// Bytes written to port 0x80 with their times; the first 256.
+    pub marks: Vec<(u8, Duration)>,
+    /// The end.
+    pub end: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reason: Option<ExitReason>,
+    panic: Option<(PanicSource, Instant)>,
+    stages: Stages,
+}
+
+/// Shared by all threads of a machine.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    start: Instant,
+    state: Mutex<State>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+impl Outcome {
+    pub(super) fn new(start: Instant) -> Self {
+        Self {
+            start,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether vCPUs have to leave.
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Ends the machine. A reset, fault or deadline after a panic is still the panic's end.
+    pub(super) fn end(&self, reason: ExitReason) {
+        let mut state = self.lock();
+        if state.reason.is_none() {
+            let reason = match (&state.panic, reason) {
+                (_, reason @ (ExitReason::Stopped | ExitReason::PoweredOff)) => reason,
+                (Some((source, _)), _) => ExitReason::Panicked { source: *source },
+                (None, reason) => reason,
+            };
+            state.reason = Some(reason);
+            state.stages.end = Some(self.start.elapsed());
+        }
+        self.stop.store(true, Ordering::Release);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn first_run(&self) {
+        let elapsed = self.start.elapsed();
+        self.lock().stages.first_run.get_or_insert(elapsed);
+    }
+
+    pub(super) fn stages(&self) -> Stages {
+        self.lock().stages.clone()
+    }
+
+    /// Blocks until the machine ends; `deadline` and a panic's grace time end it from here.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> ExitReason {
+        let mut state = self.lock();
+        loop {
+            if let Some(reason) = &state.reason {
+                return reason.clone();
+            }
+            let now = Instant::now();
+            let grace = state.panic.as_ref().map(|(_, since)| *since + PANIC_GRACE);
+            let limit = [deadline, grace].into_iter().flatten().min();
+            if limit.is_some_and(|limit| limit <= now) {
+                drop(state);
+                self.end(ExitReason::Deadline);
+                state = self.lock();
+                continue;
+            }
+            state = match limit {
+                Some(limit) => {
+                    self.changed
+                        .wait_timeout(state, limit - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+impl Events for Outcome {
+    fn event(&self, event: MachineEvent) {
+        match event {
+            MachineEvent::PowerOff => self.end(ExitReason::PoweredOff),
+            MachineEvent::Reset(source) => self.end(ExitReason::Reset { source }),
+            MachineEvent::Panic(source) => {
+                self.lock().panic.get_or_insert((source, Instant::now()));
+                self.changed.notify_all();
+            }
+            MachineEvent::ConsoleStarted => {
+                let elapsed = self.start.elapsed();
+                self.lock().stages.console.get_or_insert(elapsed);
+            }
+            MachineEvent::ConsoleMarker => {
+                let elapsed = self.start.elapsed();
+                self.lock().stages.marker.get_or_insert(elapsed);
+            }
+            MachineEvent::Mark(byte) => {
+                let elapsed = self.start.elapsed();
+                let mut state = self.lock();
+                if state.stages.marks.len() < MARKS {
+                    state.stages.marks.push((byte, elapsed));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::ResetSource;
+
+    #[test]
+    fn a_reset_after_a_panic_is_reported_as_the_panic() {
+        let outcome = Outcome::new(Instant::now());
+        outcome.event(MachineEvent::Panic(PanicSource::Console));
+        outcome.event(MachineEvent::Reset(ResetSource::Acpi));
+        outcome.event(MachineEvent::PowerOff);
+        assert_eq!(
+            outcome.wait(None),
+            ExitReason::Panicked {
+                source: PanicSource::Console
+            }
+        );
+        assert!(outcome.stopping());
+    }
+
+    #[test]
+    fn a_passed_deadline_ends_a_silent_guest() {
+        let outcome = Outcome::new(Instant::now());
+        assert_eq!(outcome.wait(Some(Instant::now())), ExitReason::Deadline);
+    }
+}

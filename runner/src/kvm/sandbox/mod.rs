@@ -1,0 +1,1 @@
+//! Keeps a compromised monitor away from the host.
