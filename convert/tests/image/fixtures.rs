@@ -19,13 +19,17 @@ pub(crate) fn samples() -> Option<PathBuf> {
 
 pub(crate) fn read_gz(path: &Path) -> Vec<u8> {
     let mut out = Vec::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(path).expect("sample")).read_to_end(&mut out).expect("gzip");
+    flate2::read::GzDecoder::new(std::fs::File::open(path).expect("sample"))
+        .read_to_end(&mut out)
+        .expect("gzip");
     out
 }
 
 pub(crate) fn read_xz(path: &Path) -> Vec<u8> {
     let mut out = Vec::new();
-    xz2::read::XzDecoder::new(std::fs::File::open(path).expect("sample")).read_to_end(&mut out).expect("xz");
+    xz2::read::XzDecoder::new(std::fs::File::open(path).expect("sample"))
+        .read_to_end(&mut out)
+        .expect("xz");
     out
 }
 
@@ -34,7 +38,13 @@ pub(crate) fn open_file(path: &Path) -> Result<Box<dyn DiskSource>, ImageError> 
 }
 
 pub(crate) fn open_salvage(path: &Path) -> Result<Box<dyn DiskSource>, ImageError> {
-    open(&DiskLocation::file(path), &OpenOptions { salvage: true, ..OpenOptions::default() })
+    open(
+        &DiskLocation::file(path),
+        &OpenOptions {
+            salvage: true,
+            ..OpenOptions::default()
+        },
+    )
 }
 
 /// SHA-256 of the guest-visible bytes; holes are hashed without being read.
@@ -50,7 +60,10 @@ pub(crate) fn content_sha(disk: &dyn DiskSource) -> String {
             while done < run.length {
                 let take = (run.length - done).min(1 << 20);
                 let size = usize::try_from(take).expect("small");
-                let empty = matches!(run.source, convert::image::map::RunSource::Hole | convert::image::map::RunSource::Zero);
+                let empty = matches!(
+                    run.source,
+                    convert::image::map::RunSource::Hole | convert::image::map::RunSource::Zero
+                );
                 if empty {
                     hash.update(&zeros[..size]);
                 } else {
@@ -142,7 +155,9 @@ pub(crate) enum Grain {
 
 /// The text of a descriptor with these extent lines.
 pub(crate) fn descriptor(cid: u32, parent: Option<(u32, &str)>, create_type: &str, lines: &[String]) -> String {
-    let (parent_cid, hint) = parent.map_or((0xffff_ffff, String::new()), |(cid, hint)| (cid, format!("parentFileNameHint=\"{hint}\"\n")));
+    let (parent_cid, hint) = parent.map_or((0xffff_ffff, String::new()), |(cid, hint)| {
+        (cid, format!("parentFileNameHint=\"{hint}\"\n"))
+    });
     format!(
         "# Disk DescriptorFile\nversion=1\nCID={cid:08x}\nparentCID={parent_cid:08x}\ncreateType=\"{create_type}\"\n{hint}\n# Extent description\n{}\n\n# The Disk Data Base\nddb.adapterType = \"lsilogic\"\n",
         lines.join("\n")
@@ -294,7 +309,11 @@ pub(crate) fn cowd(sectors: u32, gd_sector: u32, grains: &[(u32, Grain)]) -> Vec
             out.resize(at + 16_384, 0);
             at
         });
-        put32(&mut out, gd + usize::try_from(table).expect("small") * 4, size32(at / 512));
+        put32(
+            &mut out,
+            gd + usize::try_from(table).expect("small") * 4,
+            size32(at / 512),
+        );
         let entry = match grain {
             Grain::Absent => 0,
             Grain::Zero => 1,

@@ -1,6 +1,9 @@
 //! The disk readers against real samples, independent readers, hostile and mutated images.
 
 #[cfg(test)]
+extern crate esxodus_convert as convert;
+
+#[cfg(test)]
 mod chains;
 #[cfg(test)]
 mod fixtures;

@@ -8,7 +8,10 @@ use convert::image::vmdk::stream::GrainStream;
 use crate::fixtures::{Random, check_map, content, open_file, pattern};
 
 fn have_qemu() -> bool {
-    let there = Command::new("qemu-img").arg("--version").output().is_ok_and(|output| output.status.success());
+    let there = Command::new("qemu-img")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !there {
         println!("SKIP: qemu-img is not installed");
     }
@@ -16,8 +19,16 @@ fn have_qemu() -> bool {
 }
 
 fn run(folder: &Path, arguments: &[&str]) {
-    let output = Command::new(arguments[0]).current_dir(folder).args(&arguments[1..]).output().expect("starts");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(arguments[0])
+        .current_dir(folder)
+        .args(&arguments[1..])
+        .output()
+        .expect("starts");
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A raw disk of 70 MiB and an odd tail, with data at few places.
@@ -40,13 +51,37 @@ fn every_subformat_of_qemu_img_reads_as_its_source() {
     if !have_qemu() {
         return;
     }
-    for subformat in ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"] {
+    for subformat in [
+        "monolithicSparse",
+        "monolithicFlat",
+        "twoGbMaxExtentSparse",
+        "twoGbMaxExtentFlat",
+        "streamOptimized",
+    ] {
         let folder = tempfile::tempdir().expect("folder");
         let wanted = raw(&folder.path().join("in.raw"), 7);
         let option = format!("subformat={subformat}");
-        run(folder.path(), &["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", &option, "in.raw", "disk.vmdk"]);
+        run(
+            folder.path(),
+            &[
+                "qemu-img",
+                "convert",
+                "-f",
+                "raw",
+                "-O",
+                "vmdk",
+                "-o",
+                &option,
+                "in.raw",
+                "disk.vmdk",
+            ],
+        );
         let disk = open_file(&folder.path().join("disk.vmdk")).expect(subformat);
-        assert_eq!(disk.virtual_bytes(), u64::try_from(wanted.len()).expect("small"), "{subformat}");
+        assert_eq!(
+            disk.virtual_bytes(),
+            u64::try_from(wanted.len()).expect("small"),
+            "{subformat}"
+        );
         assert!(content(&*disk) == wanted, "{subformat}: the content differs");
         assert_eq!(disk.notes(), Vec::<String>::new(), "{subformat}");
         let mut random = Random(3);
@@ -57,7 +92,10 @@ fn every_subformat_of_qemu_img_reads_as_its_source() {
             let offset = u64::try_from(at).expect("small");
             check_map(&*disk, offset, u64::try_from(length).expect("small"));
             disk.read_at(offset, &mut part).expect(subformat);
-            assert!(part == wanted[at..at + length], "{subformat}: {length} bytes at {at} differ");
+            assert!(
+                part == wanted[at..at + length],
+                "{subformat}: {length} bytes at {at} differ"
+            );
         }
         if subformat == "streamOptimized" {
             front_to_back(&folder.path().join("disk.vmdk"), &wanted);
@@ -71,7 +109,9 @@ fn front_to_back(path: &Path, wanted: &[u8]) {
     let mut inflater = convert::image::inflate::GrainInflater::new();
     let full = stream.header().grain;
     while let Some(grain) = stream.next_grain().expect("grain") {
-        let bytes = inflater.inflate(&grain.data, full, grain.grain_bytes).expect("inflates");
+        let bytes = inflater
+            .inflate(&grain.data, full, grain.grain_bytes)
+            .expect("inflates");
         let at = usize::try_from(grain.guest_offset).expect("small");
         found[at..at + bytes.len()].copy_from_slice(bytes);
     }
@@ -88,13 +128,68 @@ fn a_chain_with_zeroed_grains_reads_as_qemu_reads_it() {
     let folder = tempfile::tempdir().expect("folder");
     let at = folder.path();
     raw(&at.join("in.raw"), 11);
-    run(at, &["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "in.raw", "base.vmdk"]);
+    run(
+        at,
+        &["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "in.raw", "base.vmdk"],
+    );
     let options = "zeroed_grain=on";
-    run(at, &["qemu-img", "create", "-q", "-f", "vmdk", "-o", options, "-b", "base.vmdk", "-F", "vmdk", "one.vmdk"]);
-    run(at, &["qemu-io", "-f", "vmdk", "-c", "write -P 0x55 3M 70000", "-c", "write -z 0 2M", "-c", "write -z 20M 5M", "one.vmdk"]);
-    run(at, &["qemu-img", "create", "-q", "-f", "vmdk", "-o", options, "-b", "one.vmdk", "-F", "vmdk", "two.vmdk"]);
-    run(at, &["qemu-io", "-f", "vmdk", "-c", "write -P 0x66 1M 64k", "-c", "write -z 3M 64k", "-c", "write -P 1 69M 100k", "two.vmdk"]);
-    run(at, &["qemu-img", "convert", "-f", "vmdk", "-O", "raw", "two.vmdk", "out.raw"]);
+    run(
+        at,
+        &[
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "vmdk",
+            "-o",
+            options,
+            "-b",
+            "base.vmdk",
+            "-F",
+            "vmdk",
+            "one.vmdk",
+        ],
+    );
+    run(
+        at,
+        &[
+            "qemu-io",
+            "-f",
+            "vmdk",
+            "-c",
+            "write -P 0x55 3M 70000",
+            "-c",
+            "write -z 0 2M",
+            "-c",
+            "write -z 20M 5M",
+            "one.vmdk",
+        ],
+    );
+    run(
+        at,
+        &[
+            "qemu-img", "create", "-q", "-f", "vmdk", "-o", options, "-b", "one.vmdk", "-F", "vmdk", "two.vmdk",
+        ],
+    );
+    run(
+        at,
+        &[
+            "qemu-io",
+            "-f",
+            "vmdk",
+            "-c",
+            "write -P 0x66 1M 64k",
+            "-c",
+            "write -z 3M 64k",
+            "-c",
+            "write -P 1 69M 100k",
+            "two.vmdk",
+        ],
+    );
+    run(
+        at,
+        &["qemu-img", "convert", "-f", "vmdk", "-O", "raw", "two.vmdk", "out.raw"],
+    );
     let wanted = std::fs::read(at.join("out.raw")).expect("raw");
     let disk = open_file(&at.join("two.vmdk")).expect("opens");
     assert_eq!(disk.facts().links.len(), 3);

@@ -175,8 +175,12 @@ impl<R: Read> GrainStream<R> {
             directory >= SECTOR && directory.saturating_add(header.directory_entries() * 4) <= kept
         });
         if tables_in_front && start > kept {
-            return Err(error(ImageErrorKind::Limit, 64, format!("{start} bytes of tables in front, at most {KEPT_FRONT} are kept for comparison"))
-                .advise("Write it to a file first"));
+            return Err(error(
+                ImageErrorKind::Limit,
+                64,
+                format!("{start} bytes of tables in front, at most {KEPT_FRONT} are kept for comparison"),
+            )
+            .advise("Write it to a file first"));
         }
         Ok(Self {
             reader,
