@@ -171,6 +171,9 @@ impl Gate {
                 tried.push(candidate);
             }
         }
+        if let Some(error) = refusal {
+            return Err(error);
+        }
         if looped {
             return Err(ImageError::new(
                 ImageErrorKind::Chain,
@@ -183,19 +186,16 @@ impl Gate {
             .advise("Restore the right parentFileNameHint from the source"));
         }
         let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
-        Err(match refusal {
-            Some(error) => error,
-            None => ImageError::new(
-                ImageErrorKind::Missing,
-                child,
-                format!(
-                    "the parent disk {:?} is missing (tried {})",
-                    hint.text,
-                    tried.join(", ")
-                ),
-            )
-            .advise("Copy the parent beside the child, or name its folder with --allow-path"),
-        })
+        Err(ImageError::new(
+            ImageErrorKind::Missing,
+            child,
+            format!(
+                "the parent disk {:?} is missing (tried {})",
+                hint.text,
+                tried.join(", ")
+            ),
+        )
+        .advise("Copy the parent beside the child, or name its folder with --allow-path"))
     }
 
     fn open_path(&mut self, from: &Place, name: &Path) -> Result<Opened, ImageError> {

@@ -74,13 +74,6 @@ impl HostedHeader {
                 format!("flags {flags:#x} announce markers without compression"),
             ));
         }
-        if flags & FLAG_NEWLINE != 0 && bytes[73..77] != *b"\n \r\n" {
-            return Err(damaged(
-                73,
-                format!("newline test reads {:02x?}, 0a 20 0d 0a is right", &bytes[73..77]),
-            )
-            .advise("The file went through a text-mode transfer; copy it again in binary mode"));
-        }
         let sectors = |offset: usize, name: &str| -> Result<u64, ImageError> {
             let value = le64(bytes, offset);
             let bytes = value
@@ -107,6 +100,13 @@ impl HostedHeader {
                 44,
                 format!("{entries} entries per grain table, powers of two from 1 to 4096 are allowed"),
             ));
+        }
+        if flags & FLAG_NEWLINE != 0 && bytes[73..77] != *b"\n \r\n" {
+            return Err(damaged(
+                73,
+                format!("newline test reads {:02x?}, 0a 20 0d 0a is right", &bytes[73..77]),
+            )
+            .advise("The file went through a text-mode transfer; copy it again in binary mode"));
         }
         let algorithm = le16(bytes, 77);
         let compressed = flags & FLAG_COMPRESSED != 0;

@@ -96,6 +96,13 @@ pub(crate) fn find_footer(
     }
     let tail = storage.read_vec(context.files, end - 3 * SECTOR, 2 * SECTOR, "footer")?;
     if let Some(found) = footer_in(storage, end - 3 * SECTOR, &tail, header) {
+        if storage.length > end {
+            context.notes.add(format!(
+                "{}: {} bytes behind the end of the stream are ignored",
+                storage.path.display(),
+                storage.length - end
+            ));
+        }
         return Ok(Some(found));
     }
     if header.directory.is_some_and(|directory| directory != 0) {

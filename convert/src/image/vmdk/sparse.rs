@@ -164,8 +164,7 @@ impl HostedExtent {
                         .saturating_add(BATCH)
                         .saturating_mul(self.header.coverage())
                         .min(end);
-                    let entries = self.entries(context, *primary, *redundant, at, stop, limit)?;
-                    self.emit(context, window, limit, at, stop, &entries, out)?;
+                    self.map_batch(context, window, limit, (*primary, *redundant), at..stop, out)?;
                     at = stop;
                 }
             }
@@ -176,31 +175,71 @@ impl HostedExtent {
         Ok(())
     }
 
-    /// The entries of all grains that `[start, end)` touches.
-    fn entries(
+    /// Maps the tables of one batch; tables that neither directory has cost nothing.
+    fn map_batch(
         &self,
         context: Context<'_>,
-        primary: u64,
-        redundant: Option<u64>,
-        start: u64,
-        end: u64,
+        window: Window,
         limit: u64,
-    ) -> Result<Vec<Entry>, ImageError> {
-        let (coverage, grain) = (self.header.coverage(), self.header.grain);
-        let first = start / coverage;
-        let count = (end - 1) / coverage - first + 1;
+        directories: (u64, Option<u64>),
+        part: Range<u64>,
+        out: &mut Segments,
+    ) -> Result<(), ImageError> {
+        let coverage = self.header.coverage();
+        let first = part.start / coverage;
+        let count = (part.end - 1) / coverage - first + 1;
         let directory = |at: u64| {
             self.storage
                 .read_vec(context.files, at + first * 4, count * 4, "grain directory")
         };
-        let main = directory(primary)?;
-        let spare = redundant.map(directory).transpose()?;
+        let main = directory(directories.0)?;
+        let spare = directories.1.map(directory).transpose()?;
+        let words = |index: u64| to_usize(index * 4)..to_usize(index * 4 + 4);
+        let empty = |index: u64| {
+            main[words(index)] == [0; 4] && spare.as_ref().is_none_or(|spare| spare[words(index)] == [0; 4])
+        };
+        let mut index = 0;
+        while index < count {
+            let absent = empty(index);
+            let mut next = index + 1;
+            while next < count && empty(next) == absent {
+                next += 1;
+            }
+            let from = ((first + index) * coverage).max(part.start);
+            let to = (first + next).saturating_mul(coverage).min(part.end);
+            if absent {
+                out.push(window.base + from, to - from, None);
+            } else {
+                let bytes = to_usize(index * 4)..to_usize(next * 4);
+                let slices = (&main[bytes.clone()], spare.as_ref().map(|spare| &spare[bytes]));
+                let entries = self.entries(context, directories.0, slices, from..to, limit)?;
+                self.emit(context, window, limit, from, to, &entries, out)?;
+            }
+            index = next;
+        }
+        Ok(())
+    }
+
+    /// The entries of all grains that `part` touches. `slices` are the two directories' entries of the same tables.
+    fn entries(
+        &self,
+        context: Context<'_>,
+        primary: u64,
+        slices: (&[u8], Option<&[u8]>),
+        part: Range<u64>,
+        limit: u64,
+    ) -> Result<Vec<Entry>, ImageError> {
+        let (coverage, grain) = (self.header.coverage(), self.header.grain);
+        let (start, end) = (part.start, part.end);
+        let (main, spare) = slices;
+        let first = start / coverage;
+        let count = to_u64(main.len() / 4);
         let mut main_tables = Vec::with_capacity(to_usize(count));
         let mut spare_tables = Vec::with_capacity(to_usize(count));
         let mut lost = vec![false; to_usize(count)];
         for (index, lost) in lost.iter_mut().enumerate() {
-            let stated = u64::from(le32(&main, index * 4));
-            let other = spare.as_ref().map_or(0, |spare| u64::from(le32(spare, index * 4)));
+            let stated = u64::from(le32(main, index * 4));
+            let other = spare.map_or(0, |spare| u64::from(le32(spare, index * 4)));
             let good = |sector: u64| sector != 0 && self.inside(sector * SECTOR, self.header.table_bytes());
             let other = good(other).then_some(other);
             if stated == 0 || good(stated) {
