@@ -12,6 +12,9 @@ mod failures;
 #[path = "copy/resume.rs"]
 mod resume;
 #[cfg(test)]
+#[path = "copy/sharing.rs"]
+mod sharing;
+#[cfg(test)]
 #[path = "copy/sources.rs"]
 mod sources;
 #[cfg(test)]
