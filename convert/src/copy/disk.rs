@@ -720,7 +720,6 @@ fn settle_unit(
     let Done {
         outcome, bytes, ranges, ..
     } = &done;
-    outcome.encode(records);
     let mut pending: Option<(u64, std::ops::Range<usize>)> = None;
     ledger.apply(
         outcome.clone(),
@@ -742,10 +741,12 @@ fn settle_unit(
         },
         |error| context.target.failed("writing tables", 0, error),
     )?;
-    match pending {
-        Some((at, joined)) => context.target.write(&bytes[joined], at),
-        None => Ok(()),
+    if let Some((at, joined)) = pending {
+        context.target.write(&bytes[joined], at)?;
     }
+    // Only now: the journal vouches for nothing that failed to be written.
+    outcome.encode(records);
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that a manifest tells")]
@@ -823,20 +824,10 @@ fn data_file_shell(
     let geometry = settled.geometry.expect("a data file's format is qcow2");
     let failed = |error| target.failed("writing tables", 0, error);
     target.file.set_len(0).map_err(failed)?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let whole = |path: &Path| {
-        path.canonicalize()
-            .map_err(|error| ConvertError::from(ImageError::io(path, "resolving", error)))
-    };
-    let (flat, folder) = (whole(&flat)?, whole(folder)?);
-    // The name is looked up relative to the image.
-    let stored: PathBuf = match flat.strip_prefix(&folder) {
-        Ok(beside) if beside.components().count() == 1 => beside.to_owned(),
-        _ => flat.clone(),
-    };
+    // QEMU looks a relative name up in its own working folder, not beside the image: only a whole path always works.
+    let stored = flat
+        .canonicalize()
+        .map_err(|error| ConvertError::from(ImageError::io(&flat, "resolving", error)))?;
     if stored.as_os_str().len() > 1023 {
         return Err(ConvertError::Options(format!(
             "the path of the data file, {}, is longer than 1023 bytes: put it beside the image",

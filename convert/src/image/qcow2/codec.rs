@@ -16,6 +16,7 @@ pub enum CompressedFormat {
 /// Raw deflate with a window of 4 KiB, which is what QEMU writes and promises when it reads.
 pub struct Deflater {
     state: Compress,
+    level: Compression,
 }
 
 impl std::fmt::Debug for Deflater {
@@ -28,8 +29,10 @@ impl Deflater {
     /// A compressor of `level` 1 to 9.
     #[must_use]
     pub fn new(level: u32) -> Self {
+        let level = Compression::new(level);
         Self {
-            state: Compress::new_with_window_bits(Compression::new(level), false, 12),
+            state: Compress::new_with_window_bits(level, false, 12),
+            level,
         }
     }
 
@@ -38,7 +41,12 @@ impl Deflater {
         self.state.reset();
         match self.state.compress(cluster, out, FlushCompress::Finish) {
             Ok(Status::StreamEnd) => usize::try_from(self.state.total_out()).ok(),
-            _ => None,
+            _ => {
+                // zlib-rs 0.6.8 forgets to reset its output position: a state that was left in the middle of a stream
+                // panics some clusters later, so it is not used again.
+                self.state = Compress::new_with_window_bits(self.level, false, 12);
+                None
+            }
         }
     }
 }
@@ -131,6 +139,23 @@ mod tests {
         let mut out = vec![0; 4095];
         for format in [CompressedFormat::Deflate, CompressedFormat::Zstd] {
             assert_eq!(Encoder::new(format, 1).unwrap().compress(&noise, &mut out), None);
+        }
+    }
+
+    #[test]
+    fn streams_that_do_not_fit_leave_no_trace() {
+        let mut deflater = Deflater::new(6);
+        let mut noise = vec![0_u8; 65536];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let text: Vec<u8> = noise.iter().map(|byte| byte & 0x1f).collect();
+        let mut out = vec![0; 65535];
+        let length = deflater.compress(&text, &mut out).unwrap();
+        let expected = out[..length].to_vec();
+        for room in (0..65535).step_by(1777) {
+            let _ = deflater.compress(&text, &mut vec![0; room]);
+            assert_eq!(deflater.compress(&noise, &mut out), None);
+            assert_eq!(deflater.compress(&text, &mut out), Some(length));
+            assert!(out[..length] == expected);
         }
     }
 

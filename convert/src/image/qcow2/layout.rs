@@ -112,12 +112,14 @@ impl Layout {
         let cluster_bytes = 1_u64 << self.cluster_bits;
         let mut count = 1;
         loop {
+            if count >= self.per_block {
+                // No stretch without a refcount block is that long; the writer refuses what is above QEMU's limit anyway.
+                return (self.next, count);
+            }
             let mut start = self.next;
             // The table is contiguous: it starts behind the last refcount block that would stand inside it.
-            for cluster in start..start + count {
-                if self.is_block(cluster) {
-                    start = cluster + 1;
-                }
+            while let Some(block) = (start..start + count).find(|&cluster| self.is_block(cluster)) {
+                start = block + 1;
             }
             let blocks = (start + count).div_ceil(self.per_block);
             let need = (blocks * 8).div_ceil(cluster_bytes).max(1);

@@ -20,7 +20,7 @@ const TABLE_CACHE_BYTES: usize = 32 << 20;
 pub enum DataFileRule<'a> {
     /// None.
     Refuse,
-    /// A regular file beside the image, named without any folder.
+    /// A regular file (no symbolic link) in the image's own folder.
     Beside,
     /// As [`Self::Beside`], or exactly this file.
     Named(&'a Path),
@@ -438,14 +438,25 @@ fn open_data_file(image: &Path, name: &[u8], rule: DataFileRule<'_>) -> Result<S
             return handle(allowed);
         }
     }
-    let plain = name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0) && !name.is_empty();
-    if !plain {
+    // A whole path is taken for its last part, and only where its folder is the image's: it cannot lead elsewhere.
+    let last = match named.parent() {
+        Some(parent) if parent.is_absolute() => {
+            let same = parent.canonicalize().ok() == folder.canonicalize().ok();
+            named.file_name().filter(|_| same)
+        }
+        _ => Some(named.as_os_str()),
+    };
+    let plain = |name: &&std::ffi::OsStr| {
+        let bytes = name.as_bytes();
+        !matches!(bytes, b"" | b"." | b"..") && !bytes.contains(&b'/') && !bytes.contains(&0)
+    };
+    let Some(last) = last.filter(plain) else {
         return Err(refused(format!(
             "the data file {} does not lie beside the image",
             named.display()
         )));
-    }
-    let beside = folder.join(&named);
+    };
+    let beside = folder.join(last);
     let metadata = std::fs::symlink_metadata(&beside)
         .map_err(|error| ImageError::io(&beside, "looking at the data file", error))?;
     if !metadata.is_file() {

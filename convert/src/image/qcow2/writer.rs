@@ -150,15 +150,15 @@ impl<'f> Qcow2Writer<'f> {
         }
         let bits = self.geometry.cluster_bits;
         let (first, clusters) = self.placer.layout.take_refcount_table();
-        for host in first..first + clusters {
-            self.count(host)?;
-        }
-        self.write_blocks(None)?;
-        if clusters << bits > 8 << 20 {
+        if clusters << bits > 8 << 20 || clusters >= self.geometry.refcounts_per_block() {
             return Err(io::Error::other(
                 "the refcount table grows past the 8 MiB that QEMU accepts: choose larger clusters",
             ));
         }
+        for host in first..first + clusters {
+            self.count(host)?;
+        }
+        self.write_blocks(None)?;
         self.file.set_len(self.placer.end())?;
         self.file
             .write_all_at(&big_endian(self.counts.table()), first << bits)?;

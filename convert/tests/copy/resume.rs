@@ -1,0 +1,209 @@
+//! Killed at any point, a conversion continues and ends with the same bytes.
+
+use crate::sources::TestSource;
+use crate::support::*;
+use convert::copy::{Compress, ConvertError, CopyOptions, TargetFormat};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const VARIABLE: &str = "ESXODUS_COPY_CHILD";
+
+fn parse(way: &str) -> CopyOptions {
+    let base = CopyOptions {
+        checkpoint_bytes: 1 << 20,
+        resume: true,
+        keep_journal: true,
+        sync: true,
+        ..options()
+    };
+    match way {
+        "raw" => CopyOptions {
+            format: TargetFormat::Raw,
+            ..base
+        },
+        "plain" => base,
+        "zlib" => CopyOptions {
+            compress: Compress::Zlib,
+            ..base
+        },
+        "zstd" => CopyOptions {
+            compress: Compress::Zstd { level: 1 },
+            cluster_bytes: Some(4096),
+            ..base
+        },
+        "keep" => CopyOptions {
+            compress: Compress::Keep { trust: false },
+            ..base
+        },
+        other => panic!("{other}"),
+    }
+}
+
+fn open(path: &Path) -> TestSource {
+    if path.extension().is_some_and(|extension| extension == "vmdk") {
+        TestSource::stream(path)
+    } else {
+        TestSource::raw(path)
+    }
+}
+
+/// Not a test by itself: the process that is killed.
+#[test]
+fn child() {
+    let Ok(spec) = std::env::var(VARIABLE) else { return };
+    let [way, source, target] = spec.split('|').collect::<Vec<_>>()[..] else {
+        panic!("{spec}");
+    };
+    convert(&open(Path::new(source)), Path::new(target), &parse(way)).unwrap();
+}
+
+fn spawn(way: &str, source: &Path, target: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "resume::child", "--quiet"])
+        .env(VARIABLE, format!("{way}|{}|{}", source.display(), target.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn killed_at_fifty_random_points_the_result_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    mixed(&raw, 100 << 20);
+    let mut ways = vec![
+        ("raw", raw.clone()),
+        ("plain", raw.clone()),
+        ("zlib", raw.clone()),
+        ("zstd", raw.clone()),
+    ];
+    if have_qemu_img() {
+        ways.push(("keep", vmdk(&raw, "streamOptimized")));
+    }
+    let mut midway = 0;
+    let mut kills = 0_u64;
+    for (way, path) in &ways {
+        let whole = folder.path().join("whole");
+        let started = Instant::now();
+        let expected = convert(
+            &open(path),
+            &whole,
+            &CopyOptions {
+                resume: false,
+                ..parse(way)
+            },
+        )
+        .unwrap();
+        let usual = started.elapsed() + Duration::from_millis(30);
+        let wanted = std::fs::read(&whole).unwrap();
+        let target = folder.path().join("out");
+        for attempt in 0..10_u64 {
+            // Killed once or twice, each time somewhere in the time that a whole run takes.
+            for _ in 0..=attempt % 2 {
+                kills += 1;
+                let dice = u64::from(u16::from_le_bytes(noise(kills * 7919, 2).try_into().unwrap()));
+                let mut child = spawn(way, path, &target);
+                std::thread::sleep(usual * u32::try_from(dice).unwrap() / 65536);
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            if !target.exists()
+                && target
+                    .with_extension("journal")
+                    .metadata()
+                    .is_ok_and(|journal| journal.len() > 40)
+            {
+                midway += 1;
+            }
+            let manifest = convert(&open(path), &target, &parse(way)).unwrap();
+            assert!(std::fs::read(&target).unwrap() == wanted, "{way}, attempt {attempt}");
+            assert_eq!(manifest.content, expected.content);
+            assert_eq!(manifest.data_bytes, expected.data_bytes);
+            std::fs::remove_file(&target).unwrap();
+            convert::copy::discard_journal(&target).unwrap();
+        }
+        std::fs::remove_file(&whole).unwrap();
+        convert::copy::discard_journal(&whole).unwrap();
+    }
+    println!("{kills} kills, {midway} of the resumed conversions had a journal to continue from");
+}
+
+#[test]
+fn resuming_does_not_read_again_what_the_journal_vouches_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    std::fs::write(&raw, text(9, 64 << 20)).unwrap();
+    let target = folder.path().join("out");
+    let mut child = spawn("zlib", &raw, &target);
+    let journal = target.with_extension("journal");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while journal.metadata().map_or(0, |journal| journal.len()) < 4096 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A marker in the data that the journal covers: it stays only if nobody writes there again.
+    let partial = target.with_extension("partial");
+    if !partial.exists() {
+        println!("SKIP: the conversion was finished before it could be killed");
+        return;
+    }
+    let before = std::fs::read(&partial).unwrap();
+    let at = 5 * 65536;
+    let file = std::fs::File::options().write(true).open(&partial).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"MARKER", at).unwrap();
+    convert(&open(&raw), &target, &parse("zlib")).unwrap();
+    let after = std::fs::read(&target).unwrap();
+    let from = usize::try_from(at).unwrap();
+    assert_eq!(&after[from..from + 6], b"MARKER");
+    assert_eq!(&after[from + 6..from + 60_000], &before[from + 6..from + 60_000]);
+}
+
+#[test]
+fn a_journal_of_other_options_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    mixed(&raw, 20 << 20);
+    let target = folder.path().join("out");
+    let finished = convert(&open(&raw), &target, &parse("plain")).unwrap();
+    // With the journal kept, a finished conversion gives its manifest again.
+    let again = convert(&open(&raw), &target, &parse("plain")).unwrap();
+    assert_eq!(
+        (again.content, again.file_bytes),
+        (finished.content, finished.file_bytes)
+    );
+    std::fs::rename(&target, target.with_extension("partial")).unwrap();
+    let error = convert(&open(&raw), &target, &parse("zlib")).unwrap_err();
+    assert!(matches!(error, ConvertError::Journal { .. }), "{error}");
+}
+
+/// Resident memory of a child that converts more than fits into its bound.
+#[test]
+fn memory_stays_below_the_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    std::fs::write(&raw, text(5, 320 << 20)).unwrap();
+    for way in ["plain", "zstd"] {
+        let target = folder.path().join("out");
+        let child = spawn(way, &raw, &target);
+        let status = format!("/proc/{}/status", child.id());
+        let mut peak = 0_u64;
+        let mut child = child;
+        while child.try_wait().unwrap().is_none() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with("VmHWM"));
+            let found = line
+                .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+                .unwrap_or(0);
+            peak = peak.max(found);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(child.wait().unwrap().success());
+        println!("{way}: {} MiB resident at most", peak / 1024);
+        assert!(peak > 0 && peak < 256 << 10, "{way}: {peak} KiB");
+        std::fs::remove_file(&target).unwrap();
+        convert::copy::discard_journal(&target).unwrap();
+    }
+}
