@@ -1,8 +1,8 @@
 //! Criterion's view of the kernels that the agent times: an independent harness around the same work.
 #![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
-use bench::workloads::{float, integer, parse_text, sieve};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use esxodus_bench::workloads::{float, integer, parse_text, sieve};
 use std::hint::black_box;
 
 fn kernels(c: &mut Criterion) {

@@ -1,7 +1,7 @@
 //! Verdicts on simulated records: what is planted is found, what is not there is not.
 
-use bench::stats::{Prng, summarise};
-use bench::{CompareOptions, compare, regressions, trend};
+use esxodus_bench::stats::{Prng, summarise};
+use esxodus_bench::{CompareOptions, compare, regressions, trend};
 use reports::schema::{
     AcceleratorClass, BenchRecord, Better, Comparability, ComparisonVerdict, HostFacts, Metric, Noise, Place, Stamp,
     Suite,

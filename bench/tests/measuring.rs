@@ -1,6 +1,6 @@
 //! The suite on this machine with tiny budgets.
 
-use bench::{BenchError, SuiteOptions, list, run_suite};
+use esxodus_bench::{BenchError, SuiteOptions, list, run_suite};
 use reports::schema::{BenchRecord, Suite};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
