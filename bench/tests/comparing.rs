@@ -7,7 +7,7 @@ use reports::schema::{
     Suite,
 };
 
-const METRICS: usize = 30;
+const METRICS: usize = 12;
 
 fn metric(id: String, samples: Vec<f64>) -> Metric {
     Metric {
@@ -25,7 +25,7 @@ fn metric(id: String, samples: Vec<f64>) -> Metric {
     }
 }
 
-/// 30 CPU metrics of 10 samples with 2 % noise; metric 0 is slower by `slowdown`.
+/// 12 CPU metrics of 10 samples with 2 % noise; metric 0 is slower by `slowdown`.
 fn record(prng: &mut Prng, slowdown: f64) -> BenchRecord {
     let one = |at: usize, prng: &mut Prng| {
         let centre = if at == 0 { 1000.0 * (1.0 - slowdown) } else { 1000.0 };
