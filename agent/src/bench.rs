@@ -30,7 +30,7 @@ Exit code: 0 measured; 2 it could not.
 ";
 
 /// Runs `bench` with the arguments after that word.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+pub(crate) fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
     match Request::parse(arguments).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

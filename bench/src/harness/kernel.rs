@@ -74,7 +74,7 @@ impl Recorder {
     #[must_use]
     pub fn percentiles_us(&self) -> Vec<Percentile> {
         let count = self.all.len();
-        let supported = |percent: &f64| count as f64 * (1.0 - percent / 100.0) >= 10.0;
+        let supported = |percent: &f64| count as f64 * (100.0 - percent) >= 999.999;
         let mut result: Vec<Percentile> = [50.0, 90.0, 95.0, 99.0, 99.9, 99.99]
             .into_iter()
             .filter(supported)

@@ -43,10 +43,6 @@ impl Prng {
 
     /// A number in `0..bound` by Lemire's multiplication, without rejection: the bias is below `bound / 2^64`. 0 for bound 0.
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the upper half of a 128-bit product fits 64 bits"
-    )]
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }

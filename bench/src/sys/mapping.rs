@@ -87,11 +87,6 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / 8) }
     }
 
-    /// Start address, for I/O engines; valid as long as the value lives.
-    pub(crate) fn as_ptr(&self) -> *mut u8 {
-        self.start.as_ptr()
-    }
-
     /// Bytes that are backed by huge pages now, from `/proc/self/smaps`; `None` where that cannot be read.
     pub(crate) fn huge_bytes(&self) -> Option<u64> {
         let smaps = std::fs::read_to_string("/proc/self/smaps").ok()?;
@@ -126,7 +121,7 @@ mod tests {
     #[test]
     fn memory_is_aligned_zeroed_writable_and_forgettable() {
         let mut mapping = Mapping::new(5 << 20, Pages::Huge).expect("5 MiB");
-        assert_eq!(mapping.as_ptr().addr() % HUGE, 0);
+        assert_eq!(mapping.bytes().as_ptr().addr() % HUGE, 0);
         assert!(mapping.bytes().iter().all(|byte| *byte == 0));
         mapping.words().fill(7);
         assert!(mapping.huge_bytes().is_some());

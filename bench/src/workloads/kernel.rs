@@ -131,12 +131,12 @@ fn fork_exec<'a>() -> Planned<'a> {
     let build = |context: &Context<'a>| {
         let program = TinyProgram::create(&context.folder)?;
         let cancel = context.cancel;
-        fork_exec_wait(&program.path).map_err(|error| Halt::failed("fork and exec", error))?;
+        program.run()?;
         Ok(Built {
             kernel: Box::new(move |iterations, _| {
                 let start = Clock::now();
                 for _ in 0..iterations {
-                    fork_exec_wait(&program.path).map_err(|error| Halt::failed("fork and exec", error))?;
+                    program.run()?;
                     if cancel.load(Ordering::Relaxed) {
                         return Err(Halt::Cancelled);
                     }
@@ -162,6 +162,10 @@ struct TinyProgram {
 }
 
 impl TinyProgram {
+    fn run(&self) -> Result<(), Halt> {
+        fork_exec_wait(&self.path).map_err(|error| Halt::failed("fork and exec", error))
+    }
+
     fn create(folder: &std::path::Path) -> Result<Self, Halt> {
         let name = folder.join(format!(".esxodus-exec-{}", std::process::id()));
         let failed = |error| Halt::failed("cannot write a program into the folder", error);
@@ -216,13 +220,12 @@ fn tiny_elf() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::TinyProgram;
-    use crate::sys::fork::fork_exec_wait;
 
     #[test]
     fn tiny_program_runs_and_leaves_no_name_behind() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let program = TinyProgram::create(folder.path()).expect("it can be written");
         assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 0);
-        fork_exec_wait(&program.path).expect("it ends with 0");
+        program.run().expect("it ends with 0");
     }
 }

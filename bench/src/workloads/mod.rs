@@ -4,11 +4,12 @@
 mod aes;
 mod cpu;
 mod crypto;
-//D mod disk;
+mod disk;
+pub(crate) mod engine;
 mod hypervisor;
 mod kernel;
 mod memory;
-//D mod network;
+mod network;
 mod parser;
 mod sha256;
 mod threads;
@@ -20,10 +21,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use cpu::{float, integer, sieve};
-/// tmp
-pub fn serve(_: u16, _: &AtomicBool) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
-} //D
+pub use network::serve;
 pub use parser::parse_text;
 pub use threads::run_threads;
 pub(crate) use threads::usable_cpus;
@@ -94,7 +92,7 @@ pub(crate) fn plan<'a>(context: &Context<'a>) -> Vec<Planned<'a>> {
     all.extend(kernel::plan(context));
     all.extend(hypervisor::plan(context));
     all.extend(memory::plan(context));
-    //D all.extend(disk::plan(context));
-    //D all.extend(network::plan(context));
+    all.extend(disk::plan(context));
+    all.extend(network::plan(context));
     all
 }

@@ -1,0 +1,214 @@
+//! Verdicts on simulated records: what is planted is found, what is not there is not.
+
+use esxodus_bench::stats::{Prng, summarise};
+use esxodus_bench::{CompareOptions, compare, regressions, trend};
+use reports::schema::{
+    AcceleratorClass, BenchRecord, Better, Comparability, ComparisonVerdict, HostFacts, Metric, Noise, Place, Stamp,
+    Suite,
+};
+
+const METRICS: usize = 12;
+
+fn metric(id: String, samples: Vec<f64>) -> Metric {
+    Metric {
+        name: id.clone(),
+        id,
+        unit: "Mops/s".to_owned(),
+        better: Better::Higher,
+        summary: summarise(&samples),
+        samples,
+        percentiles: Vec::new(),
+        percentile_unit: None,
+        method: "simulated".to_owned(),
+        stopped: "count".to_owned(),
+        unfit: None,
+    }
+}
+
+/// 12 CPU metrics of 10 samples with 2 % noise; metric 0 is slower by `slowdown`.
+fn record(prng: &mut Prng, slowdown: f64) -> BenchRecord {
+    let one = |at: usize, prng: &mut Prng| {
+        let centre = if at == 0 { 1000.0 * (1.0 - slowdown) } else { 1000.0 };
+        metric(
+            format!("cpu.m{at}"),
+            (0..10).map(|_| centre * (1.0 + 0.02 * prng.normal())).collect(),
+        )
+    };
+    BenchRecord {
+        stamp: Stamp {
+            schema: 1,
+            tool: "test".to_owned(),
+            created: "2026-01-01T00:00:00Z".to_owned(),
+        },
+        label: "simulated".to_owned(),
+        place: Place::Guest,
+        accelerator: AcceleratorClass::Native,
+        engine: None,
+        host: HostFacts {
+            cpus_usable: 2,
+            cpu_model: Some("CPU A".to_owned()),
+            ..HostFacts::default()
+        },
+        suite: Suite::Quick,
+        noise: Noise::default(),
+        metrics: (0..METRICS).map(|at| one(at, prng)).collect(),
+        skipped: Vec::new(),
+        self_checks: Vec::new(),
+    }
+}
+
+#[test]
+fn equal_machines_are_called_same_or_undecided_in_at_least_95_of_100_runs() {
+    let mut prng = Prng::new(2026);
+    let honest = (0..100)
+        .filter(|_| {
+            let (base, candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.0));
+            let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
+            let quiet = |v| matches!(v, ComparisonVerdict::Same | ComparisonVerdict::CantTell);
+            found.metrics.iter().all(|metric| quiet(metric.verdict))
+        })
+        .count();
+    assert!(honest >= 95, "{honest} of 100");
+}
+
+#[test]
+fn a_slowdown_of_ten_percent_is_found_in_at_least_90_of_100_runs() {
+    let mut prng = Prng::new(2027);
+    let found = (0..100)
+        .filter(|_| {
+            let (base, candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.10));
+            let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
+            found.metrics[0].verdict == ComparisonVerdict::Worse && !regressions(&found, 5.0).is_empty()
+        })
+        .count();
+    assert!(found >= 90, "{found} of 100");
+}
+
+#[test]
+fn lower_is_better_turns_the_verdict_round() {
+    let mut prng = Prng::new(1);
+    let (mut base, mut candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.2));
+    base.metrics[0].better = Better::Lower;
+    candidate.metrics[0].better = Better::Lower;
+    let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    assert_eq!(found.metrics[0].verdict, ComparisonVerdict::Better);
+    assert!(
+        found.metrics[0].words.contains("lower is better"),
+        "{}",
+        found.metrics[0].words
+    );
+    assert!(regressions(&found, 0.0).is_empty());
+}
+
+#[test]
+fn steady_equal_samples_are_the_same_and_few_noisy_ones_name_how_many_more_are_needed() {
+    let mut prng = Prng::new(4);
+    let (mut base, mut candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.0));
+    base.metrics = vec![metric(
+        "cpu.steady".to_owned(),
+        vec![100.0, 100.1, 99.9, 100.0, 100.2, 99.8],
+    )];
+    candidate.metrics = vec![metric(
+        "cpu.steady".to_owned(),
+        vec![100.1, 100.0, 99.9, 100.2, 100.0, 99.7],
+    )];
+    base.metrics
+        .push(metric("cpu.noisy".to_owned(), vec![80.0, 120.0, 100.0, 95.0]));
+    candidate
+        .metrics
+        .push(metric("cpu.noisy".to_owned(), vec![85.0, 125.0, 103.0, 96.0]));
+    let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    assert_eq!(found.metrics[0].verdict, ComparisonVerdict::Same);
+    assert!(
+        found.metrics[0].words.contains("within ±3 %"),
+        "{}",
+        found.metrics[0].words
+    );
+    assert_eq!(found.metrics[1].verdict, ComparisonVerdict::CantTell);
+    assert!(
+        found.metrics[1].words.contains("samples a side would decide"),
+        "{}",
+        found.metrics[1].words
+    );
+}
+
+#[test]
+fn unlike_machines_are_refused_and_forcing_says_why_it_should_not_count() {
+    let mut prng = Prng::new(3);
+    let base = BenchRecord {
+        accelerator: AcceleratorClass::Esxi,
+        ..record(&mut prng, 0.0)
+    };
+    let mut candidate = BenchRecord {
+        accelerator: AcceleratorClass::Tcg,
+        ..record(&mut prng, 0.0)
+    };
+    candidate.host.cpu_model = Some("CPU B".to_owned());
+    candidate.host.cpus_usable = 4;
+    let refused = compare(&base, &candidate, &CompareOptions::default()).expect_err("not comparable");
+    assert_eq!(refused.reasons.len(), 3, "{refused}");
+    assert!(refused.to_string().contains("ESXi against TCG"), "{refused}");
+    let forced = CompareOptions {
+        force: true,
+        ..CompareOptions::default()
+    };
+    let found = compare(&base, &candidate, &forced).expect("forced");
+    assert!(matches!(found.comparability, Comparability::Forced(reasons) if reasons.len() >= 3));
+}
+
+#[test]
+fn esxi_and_kvm_on_hardware_are_comparable() {
+    let mut prng = Prng::new(3);
+    let base = BenchRecord {
+        accelerator: AcceleratorClass::Esxi,
+        ..record(&mut prng, 0.0)
+    };
+    let found = compare(&base, &record(&mut prng, 0.0), &CompareOptions::default()).expect("comparable");
+    assert_eq!(found.comparability, Comparability::Yes);
+}
+
+#[test]
+fn metrics_that_were_measured_otherwise_or_are_unfit_are_left_out_with_the_reason() {
+    let mut prng = Prng::new(3);
+    let (base, mut candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.0));
+    candidate.metrics[0].method = "another size".to_owned();
+    candidate.metrics[1].unfit = Some("steal".to_owned());
+    candidate.metrics[2].samples = vec![0.0, 0.0];
+    candidate.metrics.remove(3);
+    let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    assert_eq!(found.metrics.len(), METRICS - 4);
+    let reasons: Vec<&str> = found.left_out.iter().map(|(_, reason)| reason.as_str()).collect();
+    for part in ["measured differently", "unfit: steal", "no ratio", "was not measured"] {
+        assert!(
+            reasons.iter().any(|reason| reason.contains(part)),
+            "{part}: {reasons:?}"
+        );
+    }
+}
+
+#[test]
+fn a_trend_is_in_time_order_and_says_where_methods_changed() {
+    let mut prng = Prng::new(3);
+    let mut late = record(&mut prng, 0.5);
+    late.stamp.created = "2026-03-01T00:00:00Z".to_owned();
+    late.metrics[1].method = "another size".to_owned();
+    let found = trend(&[late, record(&mut prng, 0.0)]);
+    assert_eq!(found.len(), METRICS);
+    assert!((found[0].ratio - 0.5).abs() < 0.05 && found[0].like && !found[1].like);
+}
+
+#[test]
+fn a_comparison_survives_json() {
+    let mut prng = Prng::new(3);
+    let found = compare(
+        &record(&mut prng, 0.0),
+        &record(&mut prng, 0.1),
+        &CompareOptions::default(),
+    )
+    .expect("comparable");
+    let text = serde_json::to_string(&found).expect("serializable");
+    assert_eq!(
+        serde_json::from_str::<reports::schema::Comparison>(&text).expect("readable"),
+        found
+    );
+}

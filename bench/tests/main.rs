@@ -1,0 +1,6 @@
+//! Integration tests of the measuring library, one module an area.
+
+#[cfg(test)]
+mod comparing;
+#[cfg(test)]
+mod measuring;
