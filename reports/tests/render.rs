@@ -258,6 +258,8 @@ fn junit_counts_agree_with_its_cases_and_failures_are_what_failed() {
     assert!(attributes.contains(&("failures".to_owned(), "2".to_owned())));
 }
 
+type Change<'a> = &'a dyn Fn(&mut GuestReport);
+
 #[test]
 fn the_verdict_names_the_worst_reason_first() {
     let plain = |change: &dyn Fn(&mut GuestReport)| {
@@ -275,7 +277,7 @@ fn the_verdict_names_the_worst_reason_first() {
         "2 disks converted and verified against the source, boot proven in 9.84 s (login prompt seen)."
     );
 
-    let cases: [(&dyn Fn(&mut GuestReport), Arrival, &str); 8] = [
+    let cases: [(Change<'_>, Arrival, &str); 8] = [
         (
             &|report| report.proof = None,
             Arrival::WithReservations,
