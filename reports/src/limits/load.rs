@@ -18,7 +18,7 @@ const COMPARISON: (&str, &str) = ("comparison.toml", include_str!("../../limits/
 
 /// A limits file that was refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum LimitsError {
     /// Not TOML, or not of the expected shape.
     #[error("{file}:{line}: {message}")]
     Syntax {
@@ -152,9 +152,9 @@ pub fn comparison() -> &'static [ComparisonRow] {
 /// Reads one limits file. `file` is the name used in messages.
 ///
 /// # Errors
-/// [`Error`], with file and line: not TOML, an unknown field, or a row without product, version, scope, key, value,
+/// [`LimitsError`], with file and line: not TOML, an unknown field, or a row without product, version, scope, key, value,
 /// unit, kind, source, retrieved or confidence.
-pub fn parse(file: &str, text: &str) -> Result<Vec<Limit>, Error> {
+pub fn parse(file: &str, text: &str) -> Result<Vec<Limit>, LimitsError> {
     let raw: RawFile = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
     let mut limits = Vec::new();
     for group in raw.group {
@@ -166,9 +166,9 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Limit>, Error> {
     Ok(limits)
 }
 
-fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Limit, Error> {
+fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Limit, LimitsError> {
     let name = row.key.clone().unwrap_or_else(|| "?".to_owned());
-    let missing = |field: &'static str| Error::Missing {
+    let missing = |field: &'static str| LimitsError::Missing {
         file: file.to_owned(),
         line,
         key: name.clone(),
@@ -185,7 +185,7 @@ fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Lim
         .ok_or_else(|| missing("confidence"))?;
     let scope = row.scope.or(group.scope).ok_or_else(|| missing("scope"))?;
     if scope == Scope::Unstated && confidence != Confidence::U {
-        return Err(Error::Invalid {
+        return Err(LimitsError::Invalid {
             file: file.to_owned(),
             line,
             key: name.clone(),
@@ -196,7 +196,7 @@ fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Lim
     }
     let retrieved = text(row.retrieved, &group.retrieved, "retrieved")?;
     if !is_date(&retrieved) {
-        return Err(Error::Invalid {
+        return Err(LimitsError::Invalid {
             file: file.to_owned(),
             line,
             key: name.clone(),
@@ -207,7 +207,7 @@ fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Lim
     }
     let value = row.value.ok_or_else(|| missing("value"))?;
     if matches!(value, Value::Number(number) if !number.is_finite() || number < 0.0) {
-        return Err(Error::Invalid {
+        return Err(LimitsError::Invalid {
             file: file.to_owned(),
             line,
             key: name.clone(),
@@ -234,14 +234,14 @@ fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Lim
     })
 }
 
-fn parse_comparison(file: &str, text: &str) -> Result<Vec<ComparisonRow>, Error> {
+fn parse_comparison(file: &str, text: &str) -> Result<Vec<ComparisonRow>, LimitsError> {
     let raw: RawComparison = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
     raw.row
         .into_iter()
         .map(|row| {
             let line = line_of(text, row.span().start);
             let row = row.into_inner();
-            let missing = |field: &'static str| Error::Missing {
+            let missing = |field: &'static str| LimitsError::Missing {
                 file: file.to_owned(),
                 line,
                 key: row.key.clone(),
@@ -266,8 +266,8 @@ fn parse_comparison(file: &str, text: &str) -> Result<Vec<ComparisonRow>, Error>
         .collect()
 }
 
-fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Error {
-    Error::Syntax {
+fn syntax(file: &str, text: &str, error: &toml::de::Error) -> LimitsError {
+    LimitsError::Syntax {
         file: file.to_owned(),
         line: error.span().map_or(1, |span| line_of(text, span.start)),
         message: error.message().to_owned(),

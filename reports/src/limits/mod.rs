@@ -12,7 +12,7 @@ mod model;
 mod numbers;
 mod usage;
 
-pub use load::{Error, all, comparison, parse};
+pub use load::{LimitsError, all, comparison, parse};
 pub use model::{ComparisonRow, Confidence, Kind, Limit, Operator, Scope, Value};
 pub use numbers::{HostNumbers, MachineNumbers, hosts_from_toml};
 pub use usage::{guest_on_host, host_usage, usage};

@@ -1,6 +1,6 @@
 //! What of a machine or a host is set beside the limits.
 
-use super::load::Error;
+use super::load::LimitsError;
 use crate::schema::MachineFacts;
 use serde::{Deserialize, Serialize};
 
@@ -106,8 +106,8 @@ pub struct HostNumbers {
 /// Reads a host file: `[[host]]` tables with the fields of [`HostNumbers`].
 ///
 /// # Errors
-/// [`Error::Syntax`] with file and line.
-pub fn hosts_from_toml(file: &str, text: &str) -> Result<Vec<HostNumbers>, Error> {
+/// [`LimitsError::Syntax`] with file and line.
+pub fn hosts_from_toml(file: &str, text: &str) -> Result<Vec<HostNumbers>, LimitsError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct HostFile {
@@ -115,7 +115,7 @@ pub fn hosts_from_toml(file: &str, text: &str) -> Result<Vec<HostNumbers>, Error
     }
     toml::from_str::<HostFile>(text)
         .map(|file| file.host)
-        .map_err(|error| Error::Syntax {
+        .map_err(|error| LimitsError::Syntax {
             file: file.to_owned(),
             line: error.span().map_or(1, |span| {
                 text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1

@@ -93,7 +93,7 @@ pub(super) fn ratio_track(better: Better, ratio: f64, interval: (f64, f64), marg
     let (a, b) = (x(goodness(interval.0)), x(goodness(interval.1)));
     svg.line("interval", (a.min(b), middle), (a.max(b), middle));
     let centre = goodness(ratio);
-    let shape = if centre > 4.0 || centre < 0.25 { 2 } else { 3 };
+    let shape = if !(0.25..=4.0).contains(&centre) { 2 } else { 3 };
     svg.marker("dot", shape, (x(centre), middle));
     svg.finish(false)
 }

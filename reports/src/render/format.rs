@@ -22,7 +22,7 @@ pub fn number(value: f64) -> String {
     let size = value.abs();
     let text = match size {
         0.0 => return "0".to_owned(),
-        _ if size < 1e-4 || size >= 1e15 => return format!("{value:.2e}"),
+        _ if !(1e-4..1e15).contains(&size) => return format!("{value:.2e}"),
         _ if size < 0.01 => format!("{value:.5}"),
         _ if size < 0.1 => format!("{value:.4}"),
         _ if size < 1.0 => format!("{value:.3}"),

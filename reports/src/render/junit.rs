@@ -65,7 +65,7 @@ pub fn junit(report: &GuestReport) -> String {
             "failed"
         },
         message: clean(&proof.reason),
-        text: clean(&format!("{} {}", proof.reason, proof.advice.join(" ")).trim().to_owned()),
+        text: clean(format!("{} {}", proof.reason, proof.advice.join(" ")).trim()),
     });
     let findings = report.findings.iter().map(|finding| Case {
         name: clean(&finding.id),

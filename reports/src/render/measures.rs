@@ -27,6 +27,8 @@ struct ComparisonView {
     base_about: String,
     candidate_about: String,
     is_move: bool,
+    /// Beside a comparison with ESXi, any other is detail.
+    folded: bool,
     summary: String,
     caution: Option<Badge>,
     reasons: Vec<String>,
@@ -116,8 +118,9 @@ struct RawMetric {
 }
 
 pub(super) fn new(report: &GuestReport) -> Measures {
+    let has_move = report.comparisons.iter().any(is_move);
     Measures {
-        comparisons: report.comparisons.iter().map(comparison).collect(),
+        comparisons: report.comparisons.iter().map(|one| comparison(one, has_move)).collect(),
         charts: charts(&report.bench),
         areas: areas(&report.bench),
         labels: report.bench.iter().map(|record| clean(&record.label)).collect(),
@@ -201,7 +204,7 @@ fn grouped<T, R>(
     groups
 }
 
-fn comparison(comparison: &Comparison) -> ComparisonView {
+fn comparison(comparison: &Comparison, has_move: bool) -> ComparisonView {
     let count = |verdict| {
         comparison
             .metrics
@@ -229,6 +232,7 @@ fn comparison(comparison: &Comparison) -> ComparisonView {
         base_about: about(&comparison.base),
         candidate_about: about(&comparison.candidate),
         is_move: is_move(comparison),
+        folded: has_move && !is_move(comparison),
         summary: format!(
             "{}: {} better, {} same, {} worse, {} can't tell.",
             counted(comparison.metrics.len(), "figure", "figures"),

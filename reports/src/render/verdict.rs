@@ -173,8 +173,9 @@ fn reservations(report: &GuestReport) -> Vec<String> {
             .count();
         if fair && worse > 0 && comparison.base.accelerator == AcceleratorClass::Esxi {
             reasons.push(format!(
-                "{worse} of {} than on ESXi",
-                counted(comparison.metrics.len(), "figure is worse", "figures are worse")
+                "{worse} of {} figures {} worse than on ESXi",
+                comparison.metrics.len(),
+                if worse == 1 { "is" } else { "are" }
             ));
         }
     }
@@ -203,12 +204,11 @@ fn support(report: &GuestReport) -> Vec<String> {
     if let Some(proof) = &report.proof
         && proof.verdict == ProofVerdict::Proven
     {
-        let last = proof
+        let first = proof
             .milestones
             .iter()
-            .rev()
             .find(|milestone| matches!(milestone.name.as_str(), "login" | "agent" | "steady"));
-        support.push(match last {
+        support.push(match first {
             Some(milestone) => format!(
                 "boot proven in {} ({})",
                 duration(super::format::float(milestone.at_ms) / 1000.0),

@@ -530,7 +530,7 @@ fn limits(uses: &[LimitUse]) -> (Vec<LimitGroup>, Vec<LimitRow>) {
         group.tightest = tightest.map_or_else(String::new, |limit| {
             format!(
                 "tightest: {} {} of {} {}",
-                clean(&limit.quantity),
+                quantity(&limit.quantity),
                 number(limit.used),
                 number(limit.allowed),
                 clean(&limit.unit)
@@ -540,13 +540,29 @@ fn limits(uses: &[LimitUse]) -> (Vec<LimitGroup>, Vec<LimitRow>) {
     (groups, users)
 }
 
+/// A quantity with its abbreviations in capitals: `scsi disks` is `SCSI disks`.
+fn quantity(text: &str) -> String {
+    let words: Vec<String> = clean(text)
+        .split(' ')
+        .map(|word| match word {
+            "vcpus" => "vCPUs".to_owned(),
+            "cpus" => "CPUs".to_owned(),
+            "nics" => "NICs".to_owned(),
+            "vms" => "VMs".to_owned(),
+            "scsi" | "sata" | "ide" | "nvme" | "virtio" | "pci" | "usb" | "numa" => word.to_ascii_uppercase(),
+            _ => word.to_owned(),
+        })
+        .collect();
+    words.join(" ")
+}
+
 fn limit_row(limit: &LimitUse) -> LimitRow {
     let least = limit.quantity.ends_with("(at least)");
     LimitRow {
         product: clean(&limit.product),
         version: clean(&limit.version),
         scope: clean(&limit.scope),
-        quantity: clean(&limit.quantity),
+        quantity: quantity(&limit.quantity),
         used: number(limit.used),
         allowed: format!("{} {}", number(limit.allowed), clean(&limit.unit)),
         headroom: number(if least { -limit.headroom() } else { limit.headroom() }),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 /// The one class that a source key ends in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyClass {
     /// Same effect on the target.
@@ -21,6 +22,7 @@ pub enum KeyClass {
 
 /// One key of the source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct AccountedKey {
     /// The key as the source spells it.
     pub key: String,
@@ -40,6 +42,7 @@ pub struct AccountedKey {
 
 /// All keys of one source, in the source's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Accounting {
     /// The keys.
     pub keys: Vec<AccountedKey>,

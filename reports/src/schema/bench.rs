@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which direction is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Better {
     /// Bandwidth, operations per second.
@@ -15,6 +16,7 @@ pub enum Better {
 
 /// Where it ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// On the host itself.
@@ -29,6 +31,7 @@ pub enum Place {
 
 /// How thorough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Suite {
     /// About a minute.
@@ -39,6 +42,7 @@ pub enum Suite {
 
 /// Summary of the samples of one metric. All values in the metric's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Number of samples.
     pub n: u32,
@@ -62,6 +66,7 @@ pub struct Summary {
 
 /// One point of a latency distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Percentile {
     /// 50, 90, 99, 99.9 …
     pub percent: f64,
@@ -71,6 +76,7 @@ pub struct Percentile {
 
 /// One metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Metric {
     /// Stable id, `area.what[.variant]`: `cpu.integer.single`, `memory.copy.all`, `disk.randread-4k.qd32`.
     pub id: String,
@@ -101,6 +107,7 @@ pub struct Metric {
 
 /// A metric that could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct SkippedMetric {
     /// Its id.
     pub id: String,
@@ -110,6 +117,7 @@ pub struct SkippedMetric {
 
 /// What disturbed the run.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Noise {
     /// CPU seconds stolen by the hypervisor during the run.
     pub steal_cpu_seconds: f64,
@@ -123,6 +131,7 @@ pub struct Noise {
 
 /// One run of the suite: `bench/*.json` of a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct BenchRecord {
     /// Who wrote it, when.
     #[serde(flatten)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Verdict on one metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ComparisonVerdict {
     /// The candidate is better.
@@ -19,6 +20,7 @@ pub enum ComparisonVerdict {
 
 /// Which record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct RecordRef {
     /// Its label.
     pub label: String,
@@ -33,6 +35,7 @@ pub struct RecordRef {
 
 /// May the two be compared?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "reasons")]
 pub enum Comparability {
     /// Yes.
@@ -45,6 +48,7 @@ pub enum Comparability {
 
 /// One metric in both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct ComparedMetric {
     /// Id of the metric.
     pub id: String,
@@ -80,6 +84,7 @@ pub struct ComparedMetric {
 
 /// The whole comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Comparison {
     /// Who wrote it, when.
     #[serde(flatten)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A source file as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct SourceFile {
     /// Path as opened, relative to the source folder where it lies inside.
     pub path: String,
@@ -20,6 +21,7 @@ pub struct SourceFile {
 /// are all zero has no hash of its own, so a hole and stored zeros hash alike. The root is
 /// `blake3("esxodus-tree-v1" | virtual_bytes u64 LE | leaf_bytes u64 LE | for each non-zero leaf: index u64 LE | hash)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct HashTree {
     /// `blake3`.
     pub algorithm: String,
@@ -33,6 +35,7 @@ pub struct HashTree {
 
 /// One converted disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct DiskManifest {
     /// Name of the disk in the machine, for example `scsi0:0`.
     pub name: String,
@@ -62,6 +65,7 @@ pub struct DiskManifest {
 
 /// `manifest.json` of a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Manifest {
     /// Who wrote it, when.
     #[serde(flatten)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A disk of the machine, for tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct DiskFacts {
     /// `scsi0:0`.
     pub name: String,
@@ -22,6 +23,7 @@ pub struct DiskFacts {
 
 /// A NIC of the machine, for tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct NicFacts {
     /// `ethernet0`.
     pub name: String,
@@ -35,6 +37,7 @@ pub struct NicFacts {
 
 /// The machine, for tables.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct MachineFacts {
     /// Name at the source.
     pub name: String,
@@ -58,6 +61,7 @@ pub struct MachineFacts {
 
 /// What became of a step of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum StepStatus {
     /// Done and good.
@@ -74,6 +78,7 @@ pub enum StepStatus {
 
 /// One step of the chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct StepRecord {
     /// `inspect`, `convert`, `verify`, `targets`, `prove`, `bench-host`, `bench-guest`, `report`.
     pub name: String,
@@ -87,6 +92,7 @@ pub struct StepRecord {
 
 /// What follows from a limit for this guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LimitEffect {
     /// Within.
@@ -102,6 +108,7 @@ pub enum LimitEffect {
 
 /// How much of a documented limit the guest uses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct LimitUse {
     /// `Proxmox VE`.
     pub product: String,
@@ -144,6 +151,7 @@ impl LimitUse {
 
 /// `report.json` of a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct GuestReport {
     /// Who wrote it, when.
     #[serde(flatten)]

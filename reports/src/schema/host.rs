@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The machine, as the program saw it from inside. Unknown stays unknown: every field that may be missing is an option.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct HostFacts {
     /// Operating system's pretty name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

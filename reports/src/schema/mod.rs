@@ -26,6 +26,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// Where and when a record was written, and by which program.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Stamp {
     /// Schema version of the record, see [`SCHEMA_VERSION`].
     pub schema: u32,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// How real the CPU virtualisation under a run was. Figures are comparable only within one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AcceleratorClass {
     /// Hardware virtualisation, complete and fast.
@@ -29,6 +30,7 @@ pub enum AcceleratorClass {
 
 /// A stage of the boot that was reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Milestone {
     /// `firmware`, `boot-loader`, `kernel`, `root-found`, `init`, `login`, `agent`, `steady`, `powered-off`.
     pub name: String,
@@ -43,6 +45,7 @@ pub struct Milestone {
 
 /// A file kept as evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Evidence {
     /// What it is: `console`, `screenshot`, `guest-state`, `qemu-log`, `events`.
     pub kind: String,
@@ -52,6 +55,7 @@ pub struct Evidence {
 
 /// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ProofVerdict {
     /// The guest reached a login prompt or its agent answered from inside.
@@ -64,6 +68,7 @@ pub enum ProofVerdict {
 
 /// `proof.json` of a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct ProofRecord {
     /// Who wrote it, when.
     #[serde(flatten)]

@@ -1,0 +1,38 @@
+//! The published JSON Schema.
+
+use esxodus_reports::schema::GuestReport;
+use std::path::Path;
+
+#[test]
+fn the_published_schema_is_the_one_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report.schema.json");
+    let mut current = serde_json::to_string_pretty(&schemars::schema_for!(GuestReport)).expect("a schema is JSON");
+    current.push('\n');
+    if std::env::var_os("ESXODUS_UPDATE_SCHEMA").is_some() {
+        std::fs::write(&path, &current).expect("docs/ can be written");
+    }
+    let published = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        published == current,
+        "docs/report.schema.json is behind the code: run this test once with ESXODUS_UPDATE_SCHEMA=1 and commit it"
+    );
+}
+
+#[test]
+fn a_report_survives_the_way_through_json_and_older_records_are_still_read() {
+    let report = esxodus_reports::test_utils::sample_report();
+    let text = esxodus_reports::render::json(&report);
+    let back: GuestReport = serde_json::from_str(&text).expect("own JSON is read");
+    assert_eq!(back, report);
+
+    // What a program of the first version wrote for a limit, without kind, effect and note.
+    let mut old: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for limit in old["limits"].as_array_mut().expect("limits") {
+        let limit = limit.as_object_mut().expect("a limit");
+        for field in ["kind", "effect", "note"] {
+            limit.remove(field);
+        }
+    }
+    let old: GuestReport = serde_json::from_value(old).expect("older records are read");
+    assert_eq!(old.limits.len(), report.limits.len());
+}
