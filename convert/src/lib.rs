@@ -5,6 +5,7 @@
 pub mod accounting;
 pub mod image;
 pub mod machine;
+pub mod ovf;
 pub mod preflight;
 pub mod progress;
 pub mod source;
