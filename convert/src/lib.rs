@@ -6,6 +6,7 @@ pub mod accounting;
 pub mod copy;
 pub mod image;
 pub mod machine;
+pub mod ovf;
 pub mod preflight;
 pub mod progress;
 pub mod source;

@@ -236,7 +236,7 @@ pub fn from_id(declared: &str) -> (GuestOs, bool) {
     }
     if let Some((prefix, title, ostype, family)) = OTHERS.iter().find(|row| name.starts_with(row.0)) {
         let version = name[prefix.len()..].trim_start_matches(|c: char| !c.is_ascii_digit());
-        let title = if version.is_empty() || title.ends_with(|c: char| c.is_ascii_digit() || c == 'x') {
+        let title = if version.is_empty() || title.ends_with(|c: char| c.is_ascii_digit()) || title.ends_with(".x") {
             (*title).to_owned()
         } else {
             format!("{title} {version}")

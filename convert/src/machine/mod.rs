@@ -1,5 +1,6 @@
 //! The neutral machine: what a guest is, whichever platform described it.
 
+pub mod from_ovf;
 pub mod from_vmx;
 pub mod guest_os;
 pub mod identity;

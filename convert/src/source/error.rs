@@ -1,5 +1,6 @@
 //! Why a source can't be imported.
 
+use crate::ovf::OvfError;
 use crate::vmx::VmxError;
 use std::path::PathBuf;
 
@@ -24,6 +25,14 @@ pub enum ImportError {
         path: PathBuf,
         /// Why.
         source: VmxError,
+    },
+    /// The OVF or OVA is refused.
+    #[error("{}: {source}", path.display())]
+    Ovf {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: OvfError,
     },
     /// Nothing that describes a guest.
     #[error("{}: no .vmx, .vmtx, .ovf, .ova or .vmdk found here. Name the description of the guest", .0.display())]

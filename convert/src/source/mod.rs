@@ -7,9 +7,11 @@ pub mod bare;
 mod error;
 mod gate;
 mod open;
+mod package;
 
 pub use error::ImportError;
 pub use open::open;
+pub use package::verify_manifest;
 
 use crate::machine::Machine;
 use reports::schema::{Accounting, Finding};

@@ -1,7 +1,7 @@
 //! Finds out what a path is and imports it.
 
 use super::gate::{Passed, resolve};
-use super::{DiskPlace, ImportError, ImportOptions, Imported, bare};
+use super::{DiskPlace, ImportError, ImportOptions, Imported, bare, package};
 use crate::machine::{Machine, Notice, from_vmx};
 use crate::preflight::{self, Subject};
 use crate::{accounting, vmx};
@@ -27,6 +27,8 @@ pub fn open(path: &Path, options: &ImportOptions) -> Result<Imported, ImportErro
         .unwrap_or_default();
     match extension.as_str() {
         "vmx" | "vmtx" => open_vmx(path, options),
+        "ovf" => package::open_ovf(path, options),
+        "ova" | "tgz" | "gz" | "zip" | "tar" => package::open_ova(path, options),
         "vmdk" => bare::open_vmdk(path, options),
         "nvram" => Err(refuse(path, "this is the firmware's memory of a guest")),
         "vmsd" => Err(refuse(path, "this is the snapshot list of a guest")),

@@ -1,0 +1,12 @@
+//! From a description to a machine to four targets, each compared with an oracle that isn't ours.
+
+#[cfg(test)]
+mod docs;
+#[cfg(test)]
+mod packages;
+#[cfg(test)]
+mod regressions;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod targets;

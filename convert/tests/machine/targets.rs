@@ -1,0 +1,421 @@
+//! Each target against its own oracle, and all of them against each other.
+
+use crate::support::{WORKED, context, import, shared, tool};
+use esxodus_convert::machine::Machine;
+use esxodus_convert::targets::{Target, TargetContext, TargetError, write_all};
+use serde_yaml_ng::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const BIOS: &str = "displayName = \"old 32-bit\"\nguestOS = \"winXPPro\"\nmemSize = \"512\"\nide0:0.present = \"TRUE\"\n\
+    ide0:0.fileName = \"a.vmdk\"\nide1:0.present = \"TRUE\"\nide1:0.deviceType = \"cdrom-raw\"\nide1:0.fileName = \"auto detect\"\n\
+    ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"vlance\"\nserial0.present = \"TRUE\"\n";
+
+const LINUX: &str = "displayName = \"web<&>'01\"\nguestOS = \"debian12-64\"\nmemSize = \"1536000\"\nnumvcpus = \"8\"\n\
+    cpuid.coresPerSocket = \"4\"\nscsi0.present = \"TRUE\"\nscsi0.virtualDev = \"lsilogic\"\n\
+    scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\ndisk.EnableUUID = \"TRUE\"\n\
+    scsi0:1.present = \"TRUE\"\nscsi0:1.fileName = \"b.vmdk\"\nscsi0:1.mode = \"independent-nonpersistent\"\n\
+    ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"vmxnet3\"\nethernet0.pciSlotNumber = \"160\"\n";
+
+fn cases() -> Vec<(Machine, TargetContext)> {
+    let mut cases = Vec::new();
+    for (text, map) in [(WORKED, true), (BIOS, false), (LINUX, false)] {
+        for proven in [false, true] {
+            let machine = import(text.as_bytes()).machine;
+            let mut context = context(&machine, proven);
+            if !map {
+                context.map = None;
+            }
+            cases.push((machine, context));
+        }
+    }
+    cases
+}
+
+fn written(machine: &Machine, context: &TargetContext) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let files = write_all(machine, context, folder.path(), &Target::ALL).expect("writable");
+    assert_eq!(files.len(), 5);
+    folder
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    std::fs::read_to_string(folder.join("targets").join(name)).expect("written")
+}
+
+#[test]
+fn libvirt_takes_the_domain() {
+    if !tool("virt-xml-validate") || !tool("virsh") {
+        return;
+    }
+    for (machine, context) in cases() {
+        let folder = written(&machine, &context);
+        let path = folder.path().join("targets/libvirt.xml");
+        for command in [
+            vec!["virt-xml-validate"],
+            vec!["virsh", "-c", "test:///default", "define", "--validate"],
+        ] {
+            let out = Command::new(command[0])
+                .args(&command[1..])
+                .arg(&path)
+                .output()
+                .expect("runs");
+            assert!(
+                out.status.success(),
+                "{}: {command:?}: {}{}\n{}",
+                machine.name,
+                String::from_utf8_lossy(&out.stdout),
+                String::from_utf8_lossy(&out.stderr),
+                read(folder.path(), "libvirt.xml")
+            );
+        }
+    }
+}
+
+/// Every key of `document` must be one that `sample` has, list items being compared with the sample's first.
+fn walk(document: &Value, sample: &Value, path: &str, typos: &mut Vec<String>) {
+    match (document, sample) {
+        (Value::Mapping(document), Value::Mapping(sample)) => {
+            for (key, value) in document {
+                let name = key.as_str().unwrap_or_default();
+                if [
+                    "labels",
+                    "annotations",
+                    "requests",
+                    "limits",
+                    "nodeSelector",
+                    "matchLabels",
+                ]
+                .contains(&name)
+                {
+                    continue;
+                }
+                match sample.get(key) {
+                    Some(inner) => walk(value, inner, &format!("{path}.{name}"), typos),
+                    None => typos.push(format!("{path}.{name}")),
+                }
+            }
+        }
+        (Value::Sequence(document), Value::Sequence(sample)) => {
+            for value in document {
+                walk(value, sample.first().unwrap_or(&Value::Null), path, typos);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn kubevirt_knows_every_field() {
+    let Some(sample) = shared("data/kubevirt-sample.yaml") else {
+        return;
+    };
+    let sample: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(sample).expect("readable")).expect("YAML");
+    for (machine, context) in cases() {
+        let folder = written(&machine, &context);
+        let text = read(folder.path(), "kubevirt.yaml");
+        let document: Value = serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let mut typos = Vec::new();
+        walk(&document, &sample, "", &mut typos);
+        assert!(typos.is_empty(), "{typos:?}\n{text}");
+    }
+}
+
+#[test]
+fn proxmox_knows_every_option_and_value() {
+    let Some(contract) = shared("data/pve-contract.json") else {
+        return;
+    };
+    let contract: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(contract).expect("readable")).expect("JSON");
+    let params = &contract["endpoints"]["/nodes/{node}/qemu"]["POST"]["params"];
+    for (machine, context) in cases() {
+        let folder = written(&machine, &context);
+        for line in read(folder.path(), "proxmox.conf")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+        {
+            let (key, value) = line.split_once(": ").expect("key: value");
+            let numbered = format!("{}[n]", key.trim_end_matches(|c: char| c.is_ascii_digit()));
+            let schema = params
+                .get(key)
+                .or_else(|| params.get(&numbered))
+                .unwrap_or_else(|| panic!("no option {key}"));
+            if let Some(allowed) = schema["enum"].as_array() {
+                assert!(allowed.iter().any(|allowed| allowed == value), "{line}");
+            }
+            if let Some(most) = schema["maxLength"].as_u64() {
+                assert!(u64::try_from(value.len()).expect("short") <= most, "{line}");
+            }
+            let Some(sub) = schema["sub"].as_object() else { continue };
+            for (number, part) in value.split(',').enumerate() {
+                let Some((name, text)) = part
+                    .split_once('=')
+                    .filter(|_| !(number == 0 && key.starts_with("ide")))
+                else {
+                    assert!(number == 0, "{line}: {part}");
+                    continue;
+                };
+                let inner = sub.get(name).unwrap_or_else(|| panic!("{line}: no key {name}"));
+                if let Some(allowed) = inner["enum"].as_array() {
+                    assert!(allowed.iter().any(|allowed| allowed == text), "{line}: {part}");
+                }
+                if let Some(most) = inner["maxLength"].as_u64() {
+                    assert!(u64::try_from(text.len()).expect("short") <= most, "{line}: {part}");
+                }
+            }
+        }
+    }
+}
+
+/// Runs the Proxmox script with a `qm` that writes its arguments down.
+#[test]
+fn the_proxmox_script_gives_qm_what_the_configuration_says() {
+    for (machine, context) in cases() {
+        let folder = written(&machine, &context);
+        let log = folder.path().join("log");
+        let qm = folder.path().join("qm");
+        std::fs::write(
+            &qm,
+            format!(
+                "#!/bin/sh\nfor a; do printf '%s\\n' \"$a\" >> '{}'; done\n",
+                log.display()
+            ),
+        )
+        .expect("file");
+        let mut command = Command::new("chmod");
+        assert!(command.arg("+x").arg(&qm).status().expect("runs").success());
+        let path = format!(
+            "{}:{}",
+            folder.path().display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
+        let out = Command::new("sh")
+            .arg(folder.path().join("targets/proxmox.sh"))
+            .env("PATH", path)
+            .env("VMID", "777")
+            .output()
+            .expect("runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let said = std::fs::read_to_string(&log).expect("qm was called");
+        let words: Vec<&str> = said.lines().collect();
+        let config = read(folder.path(), "proxmox.conf");
+        for line in config.lines().filter(|line| !line.starts_with('#')) {
+            let (key, value) = line.split_once(": ").expect("key: value");
+            let at = words
+                .iter()
+                .position(|word| *word == format!("--{key}"))
+                .unwrap_or_else(|| panic!("--{key} in {words:?}"));
+            if !value.contains(":vm-100-disk-") {
+                assert_eq!(words[at + 1], value);
+            }
+        }
+        for disk in &context.disks {
+            let import = format!("import-from={}/{}", folder.path().display(), disk.path.display());
+            assert!(said.contains(&import), "{import} in {said}");
+        }
+    }
+}
+
+/// A QEMU that is told to quit through its monitor, so the whole command line is parsed and every device made.
+#[test]
+fn qemu_starts_with_the_script() {
+    if !tool("qemu-system-x86_64") || !tool("qemu-img") {
+        return;
+    }
+    for (mut machine, context) in cases() {
+        // What is tested is the command line, not whether this host has the memory.
+        machine.memory.mib = machine.memory.mib.min(512);
+        let folder = written(&machine, &context);
+        std::fs::create_dir(folder.path().join("disks")).expect("folder");
+        for disk in &context.disks {
+            let made = Command::new("qemu-img")
+                .args(["create", "-q", "-f", "qcow2"])
+                .arg(folder.path().join(&disk.path))
+                .arg(disk.virtual_bytes.to_string())
+                .status()
+                .expect("runs");
+            assert!(made.success());
+        }
+        let mut child = Command::new("sh")
+            .arg(folder.path().join("targets/qemu.sh"))
+            .arg("-S")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        // Ctrl-A c switches the console to the monitor.
+        use std::io::Write as _;
+        let mut input = child.stdin.take().expect("piped");
+        let _ = input.write_all(b"\x01cquit\n");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("waits") {
+                break Some(status);
+            }
+            if Instant::now() > deadline {
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        if status.is_none() {
+            child.kill().expect("killable");
+        }
+        let out = child.wait_with_output().expect("ends");
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "{}: {status:?}: {}{}\n{}",
+            machine.name,
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr),
+            read(folder.path(), "qemu.sh")
+        );
+    }
+}
+
+/// Text between `<tag …>` and `</tag>`, the first.
+fn element<'a>(xml: &'a str, tag: &str) -> Option<&'a str> {
+    let start = xml.find(&format!("<{tag}"))?;
+    let rest = &xml[start..];
+    let open = rest.find('>')?;
+    Some(&rest[open + 1..rest.find(&format!("</{tag}>"))?])
+}
+
+#[test]
+fn all_targets_agree_on_what_they_share() {
+    for (machine, context) in cases() {
+        let folder = written(&machine, &context);
+        let (conf, xml) = (read(folder.path(), "proxmox.conf"), read(folder.path(), "libvirt.xml"));
+        let (yaml, sh) = (read(folder.path(), "kubevirt.yaml"), read(folder.path(), "qemu.sh"));
+        let yaml: Value = serde_yaml_ng::from_str(&yaml).expect("YAML");
+        let domain = &yaml["spec"]["template"]["spec"]["domain"];
+        let option = |key: &str| conf.lines().find_map(|line| line.strip_prefix(&format!("{key}: ")));
+        let mib = machine.memory.mib.to_string();
+        assert_eq!(option("memory"), Some(mib.as_str()));
+        assert_eq!(element(&xml, "memory"), Some(mib.as_str()));
+        assert_eq!(domain["memory"]["guest"].as_str(), Some(format!("{mib}Mi").as_str()));
+        assert!(sh.contains(&format!("size={mib}M")));
+        let number = |key: &str| option(key).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let vcpus = u64::from(machine.cpu.vcpus);
+        assert_eq!(number("sockets") * number("cores"), vcpus);
+        assert_eq!(element(&xml, "vcpu"), Some(vcpus.to_string().as_str()));
+        let part = |key: &str| domain["cpu"][key].as_u64().unwrap_or(0);
+        assert_eq!(part("sockets") * part("cores") * part("threads"), vcpus);
+        assert!(sh.contains(&format!("-smp {vcpus},")));
+        if let Some(uuid) = &machine.identity.smbios_uuid {
+            let uuid = esxodus_convert::machine::identity::target_uuid(uuid);
+            assert!(option("smbios1").is_some_and(|value| value.contains(&uuid)));
+            assert_eq!(element(&xml, "uuid"), Some(uuid.as_str()));
+            assert_eq!(domain["firmware"]["uuid"].as_str(), Some(uuid.as_str()));
+            assert!(sh.contains(&uuid));
+        }
+        let uefi = domain["firmware"]["bootloader"].get("efi").is_some();
+        assert_eq!(option("bios") == Some("ovmf"), uefi);
+        assert_eq!(xml.contains("firmware=\"efi\""), uefi);
+        assert_eq!(sh.contains("OVMF_CODE"), uefi);
+        let secure = domain["firmware"]["bootloader"]["efi"]["secureBoot"].as_bool() == Some(true);
+        assert_eq!(conf.contains("pre-enrolled-keys=1"), secure);
+        assert_eq!(xml.contains("<loader secure=\"yes\"/>"), secure);
+        assert_eq!(sh.contains("secboot"), secure);
+        for nic in &machine.nics {
+            let Some(mac) = &nic.mac else { continue };
+            assert!(conf.contains(&mac.to_uppercase()) && xml.contains(mac) && sh.contains(mac));
+            let interfaces = domain["devices"]["interfaces"].as_sequence().expect("a list");
+            assert!(
+                interfaces
+                    .iter()
+                    .any(|interface| interface["macAddress"].as_str() == Some(mac))
+            );
+        }
+        let disks = xml.matches("device=\"disk\"").count();
+        assert_eq!(disks, machine.disks.len());
+        assert_eq!(sh.matches("-blockdev").count(), disks);
+        assert_eq!(
+            yaml["spec"]["dataVolumeTemplates"].as_sequence().map(Vec::len),
+            Some(disks)
+        );
+        assert_eq!(conf.matches("size=1048577K").count(), disks);
+    }
+}
+
+#[test]
+fn proxmox_gets_the_worked_example_as_stated() {
+    let machine = import(WORKED.as_bytes()).machine;
+    let folder = written(&machine, &context(&machine, true));
+    let conf = read(folder.path(), "proxmox.conf");
+    for line in [
+        "#Source name%3A Prod DB_01 \" x",
+        "#100 %25 sure",
+        "bios: ovmf",
+        "boot: order=scsi0",
+        "cores: 1",
+        "sockets: 6",
+        "machine: q35",
+        "memory: 8192",
+        "name: Prod-DB01-x",
+        "net0: virtio=00:50:56:11:22:33,bridge=vmbr0,tag=100",
+        "net1: virtio=00:50:56:AA:BB:CC,bridge=vmbr1,link_down=1",
+        "net2: virtio=00:50:56:80:00:10,bridge=vmbr2",
+        "ostype: win10",
+        "scsihw: virtio-scsi-single",
+        "localtime: 1",
+        "ide2: none,media=cdrom",
+        "vmgenid: 09512cc5-940a-8987-b950-f54f631015e8",
+    ] {
+        assert!(conf.lines().any(|found| found == line), "{line} in\n{conf}");
+    }
+    assert!(conf.contains("smbios1: uuid=1f5e2c42-2211-4433-5566-778899aabbcc,serial="));
+    assert!(conf.contains("scsi4: ") && !conf.contains("scsi5: "));
+}
+
+#[test]
+fn networks_that_the_map_lacks_are_listed_with_what_to_add() {
+    let machine = import(WORKED.as_bytes()).machine;
+    let mut context = context(&machine, false);
+    context.map =
+        Some(esxodus_convert::targets::NetworkMap::parse("[networks.DMZ]\nbridge = \"br0\"\n").expect("TOML"));
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let error = write_all(&machine, &context, folder.path(), &[Target::Libvirt]).expect_err("unmapped");
+    let TargetError::Unmapped { names, add } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(names.len(), 2);
+    // What is to be added is TOML that works.
+    let full = format!("[networks.DMZ]\nbridge = \"br0\"\n{add}");
+    context.map = Some(esxodus_convert::targets::NetworkMap::parse(&full).expect("TOML"));
+    write_all(&machine, &context, folder.path(), &[Target::Libvirt]).expect("all mapped now");
+}
+
+#[test]
+fn nic_slots_are_kept_where_the_target_can() {
+    let machine = import(LINUX.as_bytes()).machine;
+    let mut context = context(&machine, false);
+    context.map = None;
+    let folder = written(&machine, &context);
+    assert!(read(folder.path(), "qemu.sh").contains("pcie-root-port,id=rp0,chassis=1,slot=160"));
+    assert!(read(folder.path(), "libvirt.xml").contains("name=\"slot\" type=\"unsigned\" value=\"160\""));
+    // Above a terabyte the default CPU model of Proxmox VE runs out of address bits.
+    assert!(read(folder.path(), "proxmox.conf").contains("cpu: host"));
+}
+
+#[test]
+fn too_many_disks_spread_over_buses_and_then_stop() {
+    let text = |count: u32| {
+        (0..count).fold("guestOS = \"debian12-64\"\n".to_owned(), |text, number| {
+            let (controller, unit) = (number / 15, number % 15);
+            format!("{text}scsi{controller}:{unit}.present = \"TRUE\"\nscsi{controller}:{unit}.fileName = \"d{number}.vmdk\"\n")
+        })
+    };
+    let machine = import(text(47).as_bytes()).machine;
+    let mut context = context(&machine, true);
+    context.map = None;
+    let folder = tempfile::tempdir().expect("temporary folder");
+    write_all(&machine, &context, folder.path(), &[Target::Proxmox]).expect("31 + 16 fit");
+    let machine = import(text(48).as_bytes()).machine;
+    let mut context = self::context(&machine, true);
+    context.map = None;
+    let error = write_all(&machine, &context, folder.path(), &[Target::Proxmox]).expect_err("48 don't");
+    assert!(matches!(error, TargetError::Limit { .. }), "{error}");
+}
