@@ -185,9 +185,9 @@ fn in_root(root: &Path, action: &str) -> io::Result<Value> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let ended = exec::run(&argv, Duration::from_secs(60), 3 << 20, &mut |stream, bytes| {
         if stream == Stream::Out {
-            out.extend_from_slice(bytes)
+            out.extend_from_slice(bytes);
         } else {
-            err.extend_from_slice(bytes)
+            err.extend_from_slice(bytes);
         }
         Ok(())
     })?;

@@ -59,7 +59,7 @@ fn write(path: &str, content: &[u8], mode: u32, label: Option<&str>) -> io::Resu
 
 fn link(target: &str, path: &str) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => symlink(target, path),
     }
 }

@@ -86,6 +86,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         inject_agent: true,
         bus: None,
         firmware: None,
+        kernel: None,
     };
     let outcome = prove(&request, &convert::progress::Silent, &AtomicBool::new(false))?;
     println!("{}", serde_json::to_string_pretty(&outcome.record)?);

@@ -8,6 +8,7 @@ pub mod arch;
 pub mod boot;
 pub mod bus;
 pub mod devices;
+pub mod console;
 pub mod engine;
 mod error;
 pub mod kvm;

@@ -34,7 +34,7 @@ fn path() -> PathBuf {
 
 fn matching(text: &str, key: &Key) -> Option<ProbeReport> {
     let entry: Entry = serde_json::from_str(text).ok()?;
-    (entry.key == *key).then(|| ProbeReport {
+    (entry.key == *key).then_some(ProbeReport {
         cached: true,
         ..entry.report
     })

@@ -1,6 +1,6 @@
 //! What is asked for, what comes back, and the guest that is made from it.
 
-use crate::engine::{Choice, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
+use crate::engine::{Choice, DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
 use convert::machine::{FirmwareKind, Machine, OsFamily};
 use reports::schema::{BenchRecord, ProofRecord, Suite};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub struct ProveRequest {
     pub bus: Option<DiskBus>,
     /// Firmware other than the machine's.
     pub firmware: Option<FirmwareSpec>,
+    /// Enters this kernel directly instead of the guest's own boot loader; proves less, and the record says so.
+    pub kernel: Option<DirectKernel>,
 }
 
 /// What was found.
@@ -116,6 +118,9 @@ impl ProveRequest {
                 secure_boot: machine.firmware.secure_boot,
             },
         });
+        if self.kernel.is_some() {
+            notes.push("the kernel was entered directly: the guest's boot loader was not tried".to_owned());
+        }
         let serial = |index: usize| machine.disks.get(index).and_then(|disk| disk.serial.clone());
         let spec = VmSpec {
             name: machine.name.clone(),
@@ -127,7 +132,7 @@ impl ProveRequest {
                 MachineModel::Q35
             },
             firmware,
-            kernel: None,
+            kernel: self.kernel.clone(),
             disks: disks
                 .iter()
                 .enumerate()

@@ -17,7 +17,7 @@ const AGENT_GRACE: Duration = Duration::from_secs(30);
 /// After the agent's hello, so long is waited for the last units.
 const STEADY_GRACE: Duration = Duration::from_secs(60);
 /// A boot menu that stands still so long gets an Enter.
-const MENU_PATIENCE: Duration = Duration::from_secs(10);
+const MENU_PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure is certain, its last lines are still taken.
 const LAST_WORDS: Duration = Duration::from_millis(700);
 
@@ -89,7 +89,8 @@ impl<'a> Watch<'a> {
         };
         let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(milestone = name, at_ms, "{seen}");
-        let seen: String = seen.trim().chars().take(300).collect();
+        let words: Vec<&str> = seen.split_whitespace().collect();
+        let seen: String = words.join(" ").chars().take(200).collect();
         self.milestones.push(Milestone {
             name: name.to_owned(),
             at_ms,
@@ -308,7 +309,7 @@ impl<'a> Watch<'a> {
         let events: Vec<Value> = self
             .events
             .iter()
-            .map(|event| json!({"at_ms": event.at.as_millis() as u64, "event": event.detail}))
+            .map(|event| json!({"at_ms": u64::try_from(event.at.as_millis()).unwrap_or(u64::MAX), "event": event.detail}))
             .collect();
         record.evidence.push(Evidence {
             kind: "events".into(),
