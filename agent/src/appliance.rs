@@ -38,12 +38,21 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn start() -> io::Result<()> {
-    for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")] {
+    for (kind, target) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/run"),
+    ] {
         fs::create_dir_all(target)?;
         mount(kind, target, kind, MountFlags::NOSUID, None::<&std::ffi::CStr>)
             .map_err(|error| io::Error::other(format!("mounting {target}: {error}")))?;
     }
-    eprintln!("esxodus-appliance: agent {} up after {:.2} s", env!("CARGO_PKG_VERSION"), serve::uptime());
+    eprintln!(
+        "esxodus-appliance: agent {} up after {:.2} s",
+        env!("CARGO_PKG_VERSION"),
+        serve::uptime()
+    );
     modules::load("base")?;
     eprintln!("esxodus-appliance: modules loaded after {:.2} s", serve::uptime());
     let line = channel::open(Duration::from_secs(3))?;
@@ -54,10 +63,19 @@ fn start() -> io::Result<()> {
 fn settle() {
     let expected = fs::read_to_string("/proc/cmdline")
         .ok()
-        .and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix("esxodus.disks=")?.parse::<usize>().ok()))
+        .and_then(|line| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix("esxodus.disks=")?.parse::<usize>().ok())
+        })
         .unwrap_or(0);
     let until = Instant::now() + Duration::from_secs(5);
-    while volumes::list().iter().filter(|volume| volume.partition.is_none()).count() < expected && Instant::now() < until {
+    while volumes::list()
+        .iter()
+        .filter(|volume| volume.partition.is_none())
+        .count()
+        < expected
+        && Instant::now() < until
+    {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -72,9 +90,12 @@ impl Appliance {
         self.looked = true;
         let volumes = volumes::list();
         for volume in &volumes {
-            let Some(kind @ ("ext4" | "xfs" | "btrfs")) = volume.content else { continue };
+            let Some(kind @ ("ext4" | "xfs" | "btrfs")) = volume.content else {
+                continue;
+            };
             if let Err(error) = self.mount_one(volume, kind) {
-                self.notes.push(format!("{}: {kind} could not be mounted: {error}", volume.device));
+                self.notes
+                    .push(format!("{}: {kind} could not be mounted: {error}", volume.device));
             }
         }
         volumes
@@ -89,9 +110,15 @@ impl Appliance {
         self.mounted.push(target.clone());
         // btrfs distributions keep the root in a subvolume; seen from the top it is a folder.
         let candidates = ["", "@", "@rootfs", "root", "@/.snapshots/1/snapshot"];
-        let found = candidates.iter().map(|name| target.join(name)).find(|path| looks_like_root(path));
+        let found = candidates
+            .iter()
+            .map(|name| target.join(name))
+            .find(|path| looks_like_root(path));
         if let Some(path) = found {
-            self.roots.push(Root { device: volume.device.clone(), path });
+            self.roots.push(Root {
+                device: volume.device.clone(),
+                path,
+            });
         }
         Ok(())
     }
@@ -123,8 +150,15 @@ impl Appliance {
     pub(crate) fn inject(&mut self) -> io::Result<Value> {
         self.mount_roots();
         let root = self.roots.first().ok_or_else(|| {
-            let notes = if self.notes.is_empty() { String::new() } else { format!(" ({})", self.notes.join("; ")) };
-            io::Error::new(io::ErrorKind::NotFound, format!("no Linux root file system was found on the disks{notes}"))
+            let notes = if self.notes.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", self.notes.join("; "))
+            };
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no Linux root file system was found on the disks{notes}"),
+            )
         })?;
         let mut value = in_root(&root.path, "inject")?;
         value["device"] = json!(root.device);
@@ -150,7 +184,11 @@ fn in_root(root: &Path, action: &str) -> io::Result<Value> {
     let argv = ["/proc/self/exe", "in-root", &root.to_string_lossy(), action].map(str::to_owned);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let ended = exec::run(&argv, Duration::from_secs(60), 3 << 20, &mut |stream, bytes| {
-        if stream == Stream::Out { out.extend_from_slice(bytes) } else { err.extend_from_slice(bytes) }
+        if stream == Stream::Out {
+            out.extend_from_slice(bytes);
+        } else {
+            err.extend_from_slice(bytes);
+        }
         Ok(())
     })?;
     if ended.code != Some(0) {

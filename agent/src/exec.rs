@@ -18,7 +18,11 @@ pub(crate) struct Ended {
 
 impl From<Ended> for Answer {
     fn from(ended: Ended) -> Self {
-        Self::Exit { code: ended.code, timed_out: ended.timed_out, dropped: ended.dropped }
+        Self::Exit {
+            code: ended.code,
+            timed_out: ended.timed_out,
+            dropped: ended.dropped,
+        }
     }
 }
 
@@ -41,11 +45,19 @@ pub(crate) fn run(
         .map_err(|error| io::Error::new(error.kind(), format!("cannot start {program}: {error}")))?;
     let (sender, pieces) = mpsc::sync_channel::<(Stream, Vec<u8>)>(16);
     let readers = [
-        (Stream::Out, child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>)),
-        (Stream::Err, child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>)),
+        (
+            Stream::Out,
+            child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        ),
+        (
+            Stream::Err,
+            child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        ),
     ];
     for (stream, pipe) in readers {
-        let (Some(mut pipe), sender) = (pipe, sender.clone()) else { continue };
+        let (Some(mut pipe), sender) = (pipe, sender.clone()) else {
+            continue;
+        };
         std::thread::spawn(move || {
             let mut buffer = vec![0; 32 << 10];
             while let Ok(count @ 1..) = pipe.read(&mut buffer) {
@@ -63,7 +75,9 @@ pub(crate) fn run(
     loop {
         match pieces.recv_timeout(Duration::from_millis(50)) {
             Ok((stream, bytes)) => {
-                let room = usize::try_from(max_output - sent).unwrap_or(usize::MAX).min(bytes.len());
+                let room = usize::try_from(max_output - sent)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 if room > 0 {
                     sink(stream, &bytes[..room])?;
                 }
@@ -98,7 +112,11 @@ pub(crate) fn run(
             std::thread::sleep(Duration::from_millis(20));
         },
     };
-    Ok(Ended { code: status.code(), timed_out, dropped })
+    Ok(Ended {
+        code: status.code(),
+        timed_out,
+        dropped,
+    })
 }
 
 /// Output of a short command as text; `None` where it is missing or fails to start.
@@ -137,7 +155,10 @@ mod tests {
     #[test]
     fn output_and_exit_code_arrive() {
         let (ended, output) = shell("echo hello; exit 3", Duration::from_secs(20), 1000);
-        assert_eq!((ended.code, ended.timed_out, output.as_slice()), (Some(3), false, b"hello\n".as_slice()));
+        assert_eq!(
+            (ended.code, ended.timed_out, output.as_slice()),
+            (Some(3), false, b"hello\n".as_slice())
+        );
     }
 
     #[test]

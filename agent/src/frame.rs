@@ -37,7 +37,10 @@ fn checksum(lengths: &[u8], head: &[u8], blob: &[u8]) -> u32 {
 /// A head above [`MAX_HEAD`] or a blob above [`MAX_BLOB`] (`InvalidInput`), and write errors.
 pub fn write(to: &mut dyn Write, head: &[u8], blob: &[u8]) -> io::Result<()> {
     let too_long = |what: &str, length: usize, most: usize| {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("{what} of {length} bytes is above {most}"))
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{what} of {length} bytes is above {most}"),
+        )
     };
     if head.len() > MAX_HEAD {
         return Err(too_long("a head", head.len(), MAX_HEAD));
@@ -97,7 +100,12 @@ impl Decoder {
                 return None;
             }
             let number = |at: usize| {
-                let bytes = [self.buffer[at], self.buffer[at + 1], self.buffer[at + 2], self.buffer[at + 3]];
+                let bytes = [
+                    self.buffer[at],
+                    self.buffer[at + 1],
+                    self.buffer[at + 2],
+                    self.buffer[at + 3],
+                ];
                 u32::from_le_bytes(bytes)
             };
             let (head_length, blob_length, sum) = (number(4) as usize, number(8) as usize, number(12));
@@ -119,7 +127,10 @@ impl Decoder {
                 self.skip(4);
                 continue;
             }
-            let frame = Frame { head: head.to_vec(), blob: blob.to_vec() };
+            let frame = Frame {
+                head: head.to_vec(),
+                blob: blob.to_vec(),
+            };
             self.buffer.drain(..total);
             return Some(frame);
         }
@@ -188,7 +199,13 @@ mod tests {
             decoder.push(&[byte]);
         }
         let first = decoder.next_frame().expect("first frame");
-        assert_eq!(first, Frame { head: b"{}".to_vec(), blob: b"one".to_vec() });
+        assert_eq!(
+            first,
+            Frame {
+                head: b"{}".to_vec(),
+                blob: b"one".to_vec()
+            }
+        );
         assert_eq!(decoder.next_frame().expect("second frame").blob, b"two");
         assert!(decoder.next_frame().is_none());
     }

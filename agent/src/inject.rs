@@ -47,14 +47,19 @@ fn write(path: &str, content: &[u8], mode: u32, label: Option<&str>) -> io::Resu
     if let Some(label) = label {
         let value = format!("system_u:object_r:{label}:s0\0");
         // A file system without labels cannot be asked for them by the guest either.
-        let _ = rustix::fs::setxattr(path, "security.selinux", value.as_bytes(), rustix::fs::XattrFlags::empty());
+        let _ = rustix::fs::setxattr(
+            path,
+            "security.selinux",
+            value.as_bytes(),
+            rustix::fs::XattrFlags::empty(),
+        );
     }
     Ok(())
 }
 
 fn link(target: &str, path: &str) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => symlink(target, path),
     }
 }
@@ -70,7 +75,10 @@ pub(crate) fn inject(binary: &[u8]) -> io::Result<Value> {
         let unit = "/etc/systemd/system/esxodus-agent.service";
         fs::create_dir_all("/etc/systemd/system/multi-user.target.wants")?;
         write(unit, UNIT.as_bytes(), 0o644, label("systemd_unit_file_t"))?;
-        link(unit, "/etc/systemd/system/multi-user.target.wants/esxodus-agent.service")?;
+        link(
+            unit,
+            "/etc/systemd/system/multi-user.target.wants/esxodus-agent.service",
+        )?;
         unit
     } else if here("/sbin/openrc-run") {
         fs::create_dir_all("/etc/runlevels/default")?;
@@ -78,7 +86,12 @@ pub(crate) fn inject(binary: &[u8]) -> io::Result<Value> {
         link("/etc/init.d/esxodus-agent", "/etc/runlevels/default/esxodus-agent")?;
         "/etc/init.d/esxodus-agent"
     } else if here("/etc/init.d") {
-        write("/etc/init.d/esxodus-agent", SCRIPT.as_bytes(), 0o755, label("initrc_exec_t"))?;
+        write(
+            "/etc/init.d/esxodus-agent",
+            SCRIPT.as_bytes(),
+            0o755,
+            label("initrc_exec_t"),
+        )?;
         for level in 2..=5 {
             for base in ["/etc", "/etc/rc.d"] {
                 let folder = format!("{base}/rc{level}.d");
@@ -89,7 +102,10 @@ pub(crate) fn inject(binary: &[u8]) -> io::Result<Value> {
         }
         "/etc/init.d/esxodus-agent"
     } else {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "no init system known to us (systemd, OpenRC, sysvinit) is in this root"));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "no init system known to us (systemd, OpenRC, sysvinit) is in this root",
+        ));
     };
     rustix::fs::sync();
     Ok(json!({"binary": BINARY, "service": service, "bytes": binary.len()}))

@@ -20,7 +20,10 @@ pub(crate) fn in_root(args: &[String]) -> ExitCode {
     match enter(root).and_then(|binary| match action.as_str() {
         "inspect" => Ok(inspect()),
         "inject" => crate::inject::inject(&binary),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("unknown action {action}"))),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("unknown action {action}"),
+        )),
     }) {
         Ok(value) => {
             println!("{value}");
@@ -88,7 +91,9 @@ fn fstab(text: &str) -> Vec<Value> {
 }
 
 fn inspect() -> Value {
-    let release = text("/etc/os-release").or_else(|| text("/usr/lib/os-release")).unwrap_or_default();
+    let release = text("/etc/os-release")
+        .or_else(|| text("/usr/lib/os-release"))
+        .unwrap_or_default();
     let networks: BTreeMap<String, String> = [
         ("/etc/network", "interfaces"),
         ("/etc/network/interfaces.d", ""),
@@ -99,7 +104,11 @@ fn inspect() -> Value {
         ("/etc/sysconfig/network", "ifcfg-"),
     ]
     .iter()
-    .flat_map(|(folder, prefix)| names(folder, |name| name.starts_with(prefix)).into_iter().map(move |name| format!("{folder}/{name}")))
+    .flat_map(|(folder, prefix)| {
+        names(folder, |name| name.starts_with(prefix))
+            .into_iter()
+            .map(move |name| format!("{folder}/{name}"))
+    })
     .filter_map(|path| {
         let text = text(&path)?;
         Some((path, text))

@@ -51,7 +51,12 @@ impl Sender {
 }
 
 fn hello(role: Role) -> Answer {
-    Answer::Hello { version: VERSION, program: env!("CARGO_PKG_VERSION").to_owned(), role, uptime: uptime() }
+    Answer::Hello {
+        version: VERSION,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        role,
+        uptime: uptime(),
+    }
 }
 
 /// Serves until the line breaks.
@@ -77,12 +82,24 @@ pub(crate) fn serve(line: &File, role: Role, appliance: &mut Option<Appliance>) 
             }
             Err(error) => return Err(error),
         };
-        let Ok(envelope) = serde_json::from_slice::<Envelope<Request>>(&frame.head) else { continue };
+        let Ok(envelope) = serde_json::from_slice::<Envelope<Request>>(&frame.head) else {
+            continue;
+        };
         heard.store(true, Ordering::Release);
-        let sender = Sender { line: Arc::clone(&shared), id: envelope.id };
+        let sender = Sender {
+            line: Arc::clone(&shared),
+            id: envelope.id,
+        };
         let power_off = envelope.body == Request::PowerOff;
         let answered = answer(envelope.body, &frame.blob, role, appliance, &sender);
-        let (body, blob) = answered.unwrap_or_else(|error| (Answer::Failed { message: error.to_string() }, Vec::new()));
+        let (body, blob) = answered.unwrap_or_else(|error| {
+            (
+                Answer::Failed {
+                    message: error.to_string(),
+                },
+                Vec::new(),
+            )
+        });
         sender.send(body, &blob)?;
         if power_off {
             end(role);
@@ -101,12 +118,17 @@ fn answer(
     let only_in = |what: &str| io::Error::new(io::ErrorKind::Unsupported, format!("only the {what} can do this"));
     Ok(match request {
         Request::Hello { version } if version != VERSION => {
-            let message = format!("the agent speaks protocol {VERSION}, the host {version}: use an agent of the same build");
+            let message =
+                format!("the agent speaks protocol {VERSION}, the host {version}: use an agent of the same build");
             (Answer::Failed { message }, Vec::new())
         }
         Request::Hello { .. } => (hello(role), Vec::new()),
         Request::Ping => (Answer::Pong, blob.to_vec()),
-        Request::RunStep { argv, deadline_ms, max_output } => {
+        Request::RunStep {
+            argv,
+            deadline_ms,
+            max_output,
+        } => {
             let ended = exec::run(&argv, Duration::from_millis(deadline_ms), max_output, &mut stream)?;
             (ended.into(), Vec::new())
         }
@@ -115,22 +137,41 @@ fn answer(
             let total = file.metadata()?.len();
             let mut piece = vec![0; usize::try_from(length.min(MAX_PIECE)).map_err(io::Error::other)?];
             // Files of /proc and pipes know no length: read what comes.
-            let count = if offset == 0 { (&file).read(&mut piece)? } else { file.read_at(&mut piece, offset)? };
+            let count = if offset == 0 {
+                (&file).read(&mut piece)?
+            } else {
+                file.read_at(&mut piece, offset)?
+            };
             piece.truncate(count);
             (Answer::Piece { total }, piece)
         }
         Request::WriteFile { path, offset, mode } => {
-            let file = OpenOptions::new().write(true).create(true).truncate(offset == 0).mode(mode).open(&path);
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(offset == 0)
+                .mode(mode)
+                .open(&path);
             let file = file.map_err(|error| named(&path, &error))?;
             file.write_all_at(blob, offset)?;
             (Answer::Done, Vec::new())
         }
         Request::Inspect => match appliance {
-            Some(appliance) => (Answer::Facts { value: appliance.inspect() }, Vec::new()),
+            Some(appliance) => (
+                Answer::Facts {
+                    value: appliance.inspect(),
+                },
+                Vec::new(),
+            ),
             None => return Err(only_in("appliance")),
         },
         Request::Inject => match appliance {
-            Some(appliance) => (Answer::Facts { value: appliance.inject()? }, Vec::new()),
+            Some(appliance) => (
+                Answer::Facts {
+                    value: appliance.inject()?,
+                },
+                Vec::new(),
+            ),
             None => return Err(only_in("appliance")),
         },
         Request::State => (Answer::Facts { value: state::gather() }, Vec::new()),
@@ -138,7 +179,13 @@ fn answer(
         Request::GetTime => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
             let unix_ns = u64::try_from(now.as_nanos()).map_err(io::Error::other)?;
-            (Answer::Time { unix_ns, uptime: uptime() }, Vec::new())
+            (
+                Answer::Time {
+                    unix_ns,
+                    uptime: uptime(),
+                },
+                Vec::new(),
+            )
         }
         Request::PowerOff => {
             if let Some(appliance) = appliance {
@@ -159,20 +206,29 @@ fn bench(suite: &str, deadline_ms: u64, sender: &Sender) -> io::Result<Answer> {
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
     let argv = [program.as_str(), "bench", "--suite", suite, "--json"].map(str::to_owned);
     let mut record = Vec::new();
-    let ended = exec::run(&argv, Duration::from_millis(deadline_ms), 16 << 20, &mut |stream, bytes| match stream {
-        Stream::Out => {
-            record.extend_from_slice(bytes);
-            Ok(())
-        }
-        Stream::Err => sender.send(Answer::Output { stream }, bytes),
-    })?;
+    let ended = exec::run(
+        &argv,
+        Duration::from_millis(deadline_ms),
+        16 << 20,
+        &mut |stream, bytes| match stream {
+            Stream::Out => {
+                record.extend_from_slice(bytes);
+                Ok(())
+            }
+            Stream::Err => sender.send(Answer::Output { stream }, bytes),
+        },
+    )?;
     if ended.timed_out {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, format!("the benchmark was not done after {deadline_ms} ms")));
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the benchmark was not done after {deadline_ms} ms"),
+        ));
     }
     if ended.code != Some(0) {
         return Err(io::Error::other(format!("the benchmark ended with {:?}", ended.code)));
     }
-    let value = serde_json::from_slice(&record).map_err(|error| io::Error::other(format!("the benchmark's record: {error}")))?;
+    let value = serde_json::from_slice(&record)
+        .map_err(|error| io::Error::other(format!("the benchmark's record: {error}")))?;
     Ok(Answer::Facts { value })
 }
 

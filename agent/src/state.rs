@@ -18,15 +18,20 @@ fn driver(device: &Path) -> Option<String> {
 }
 
 fn folder(path: &str) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(path).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
     names.sort();
     names
 }
 
 fn nics() -> Vec<Value> {
-    let addresses: Vec<Value> =
-        exec::text(&["ip", "-j", "address"], PATIENCE).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let addresses: Vec<Value> = exec::text(&["ip", "-j", "address"], PATIENCE)
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
     folder("/sys/class/net")
         .into_iter()
         .filter(|name| name != "lo")
@@ -47,13 +52,20 @@ fn nics() -> Vec<Value> {
 fn disks() -> Vec<Value> {
     folder("/sys/block")
         .into_iter()
-        .filter(|name| !["ram", "loop", "zram", "fd"].iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|name| {
+            !["ram", "loop", "zram", "fd"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        })
         .map(|name| {
             let path = Path::new("/sys/block").join(&name);
             // sd disks hang below the HBA: the nearest driver above the disk that is not the SCSI disk driver itself.
             let device = fs::canonicalize(path.join("device")).ok();
             let above = device.as_deref().and_then(|device| {
-                device.ancestors().filter_map(driver).find(|name| !["sd", "sr"].contains(&name.as_str()))
+                device
+                    .ancestors()
+                    .filter_map(driver)
+                    .find(|name| !["sd", "sr"].contains(&name.as_str()))
             });
             let sectors = line(path.join("size")).and_then(|text| text.parse::<u64>().ok());
             json!({"name": name, "driver": above, "bytes": sectors.and_then(|sectors| sectors.checked_mul(512))})
@@ -63,7 +75,10 @@ fn disks() -> Vec<Value> {
 
 /// Mount points of fstab that should be mounted and are not.
 fn missing_mounts(fstab: &str, mounts: &str) -> Vec<String> {
-    let mounted: Vec<&str> = mounts.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    let mounted: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
     fstab
         .lines()
         .map(str::trim)
@@ -71,8 +86,13 @@ fn missing_mounts(fstab: &str, mounts: &str) -> Vec<String> {
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (target, kind, options) = (*fields.get(1)?, *fields.get(2)?, fields.get(3).copied().unwrap_or(""));
-            let wanted = target.starts_with('/') && kind != "swap" && !options.split(',').any(|option| option == "noauto");
-            let trimmed = if target == "/" { target } else { target.trim_end_matches('/') };
+            let wanted =
+                target.starts_with('/') && kind != "swap" && !options.split(',').any(|option| option == "noauto");
+            let trimmed = if target == "/" {
+                target
+            } else {
+                target.trim_end_matches('/')
+            };
             (wanted && !mounted.contains(&trimmed)).then(|| target.to_owned())
         })
         .collect()
@@ -82,13 +102,19 @@ fn missing_mounts(fstab: &str, mounts: &str) -> Vec<String> {
 pub(crate) fn gather() -> Value {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let fstab = fs::read_to_string("/etc/fstab").unwrap_or_default();
-    let failed: Vec<String> = exec::text(&["systemctl", "list-units", "--failed", "--plain", "--no-legend"], PATIENCE)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
-        .collect();
+    let failed: Vec<String> = exec::text(
+        &["systemctl", "list-units", "--failed", "--plain", "--no-legend"],
+        PATIENCE,
+    )
+    .unwrap_or_default()
+    .lines()
+    .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+    .collect();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_owned());
+    let pretty = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .map(|name| name.trim_matches('"').to_owned());
     json!({
         "system_state": exec::text(&["systemctl", "is-system-running"], PATIENCE),
         "failed_units": failed,

@@ -45,7 +45,10 @@ pub(crate) fn recognise(read: &dyn Fn(u64, &mut [u8]) -> bool) -> Option<&'stati
         (4086, b"SWAPSPACE2", "swap"),
         (0x438, b"\x53\xef", "ext4"),
     ];
-    table.iter().find(|(offset, magic, _)| has(*offset, magic)).map(|(_, _, name)| *name)
+    table
+        .iter()
+        .find(|(offset, magic, _)| has(*offset, magic))
+        .map(|(_, _, name)| *name)
 }
 
 /// All volumes, in the kernel's order of disks and partitions.
@@ -56,20 +59,39 @@ pub(crate) fn list() -> Vec<Volume> {
         .flatten()
         .filter_map(|entry| {
             let device = entry.file_name().into_string().ok()?;
-            if ["ram", "loop", "sr", "fd", "zram", "dm-", "nbd"].iter().any(|prefix| device.starts_with(prefix)) {
+            if ["ram", "loop", "sr", "fd", "zram", "dm-", "nbd"]
+                .iter()
+                .any(|prefix| device.starts_with(prefix))
+            {
                 return None;
             }
-            let number = |name: &str| fs::read_to_string(entry.path().join(name)).ok()?.trim().parse::<u64>().ok();
+            let number = |name: &str| {
+                fs::read_to_string(entry.path().join(name))
+                    .ok()?
+                    .trim()
+                    .parse::<u64>()
+                    .ok()
+            };
             let bytes = number("size")?.checked_mul(512)?;
             let partition = number("partition").and_then(|number| u32::try_from(number).ok());
             let content = File::open(Path::new("/dev").join(&device))
                 .ok()
                 .and_then(|file| recognise(&|offset, buffer| file.read_exact_at(buffer, offset).is_ok()));
-            Some(Volume { device, bytes, content, partition })
+            Some(Volume {
+                device,
+                bytes,
+                content,
+                partition,
+            })
         })
         .collect();
     volumes.sort_by(|left, right| {
-        let key = |volume: &Volume| (volume.device.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(), volume.partition);
+        let key = |volume: &Volume| {
+            (
+                volume.device.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(),
+                volume.partition,
+            )
+        };
         key(left).cmp(&key(right))
     });
     volumes

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, disk, format, out, rest @ ..] = args.as_slice() else { return Err("usage: prove DISK FORMAT OUT [bench]".into()) };
+    let [_, disk, format, out, rest @ ..] = args.as_slice() else {
+        return Err("usage: prove DISK FORMAT OUT [bench]".into());
+    };
     let machine = Machine {
         schema: MACHINE_SCHEMA,
         source_kind: SourceKind::Vmdk,
@@ -28,7 +30,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             pve_ostype: "l26".into(),
             osinfo_id: None,
         },
-        firmware: Firmware { kind: FirmwareKind::Bios, secure_boot: false, tpm: Tpm::None, nvram: None },
+        firmware: Firmware {
+            kind: FirmwareKind::Bios,
+            secure_boot: false,
+            tpm: Tpm::None,
+            nvram: None,
+        },
         cpu: CpuTopology {
             vcpus: 1,
             sockets: 1,
@@ -42,7 +49,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             limit_mhz: None,
             shares: None,
         },
-        memory: Memory { mib: 1024, hot_add: false, reservation_mib: None, limit_mib: None, shares: None },
+        memory: Memory {
+            mib: 1024,
+            hot_add: false,
+            reservation_mib: None,
+            limit_mib: None,
+            shares: None,
+        },
         controllers: Vec::new(),
         disks: Vec::new(),
         removable: Vec::new(),
@@ -51,12 +64,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rtc_local: false,
         boot_order: Vec::new(),
     };
-    let choice = choose(EngineWish::Auto, AccelWish::Tcg, &esxodus_runner::probe::ProbeReport::default())?;
+    let choice = choose(
+        EngineWish::Auto,
+        AccelWish::Tcg,
+        &esxodus_runner::probe::ProbeReport::default(),
+    )?;
     let request = ProveRequest {
         machine,
         disks: vec![ProveDisk {
             path: disk.into(),
-            format: if format == "raw" { DiskFormat::Raw } else { DiskFormat::Qcow2 },
+            format: if format == "raw" {
+                DiskFormat::Raw
+            } else {
+                DiskFormat::Qcow2
+            },
         }],
         out: out.into(),
         choice,
@@ -65,6 +86,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         inject_agent: true,
         bus: None,
         firmware: None,
+        kernel: None,
     };
     let outcome = prove(&request, &convert::progress::Silent, &AtomicBool::new(false))?;
     println!("{}", serde_json::to_string_pretty(&outcome.record)?);

@@ -34,7 +34,9 @@ impl Listener {
     /// Listens on `lines`.
     #[must_use]
     pub fn new(lines: Vec<UnixStream>) -> Self {
-        Self { lines: lines.into_iter().map(|line| (line, Decoder::default())).collect() }
+        Self {
+            lines: lines.into_iter().map(|line| (line, Decoder::default())).collect(),
+        }
     }
 
     /// Looks whether an agent has said hello; returns at once.
@@ -52,7 +54,16 @@ impl Listener {
             }
             line.set_nonblocking(false).map_err(broken)?;
             while let Some(found) = decoder.next_frame() {
-                let Ok(Envelope { body: Answer::Hello { version, program, role, uptime }, .. }) = serde_json::from_slice(&found.head)
+                let Ok(Envelope {
+                    body:
+                        Answer::Hello {
+                            version,
+                            program,
+                            role,
+                            uptime,
+                        },
+                    ..
+                }) = serde_json::from_slice(&found.head)
                 else {
                     continue;
                 };
@@ -64,9 +75,22 @@ impl Listener {
                 let (line, decoder) = self.lines.swap_remove(index);
                 line.set_read_timeout(Some(TICK)).map_err(broken)?;
                 line.set_write_timeout(Some(Duration::from_secs(30))).map_err(broken)?;
-                let mut client = AgentClient { line, decoder, next_id: 1, role, uptime, program };
+                let mut client = AgentClient {
+                    line,
+                    decoder,
+                    next_id: 1,
+                    role,
+                    uptime,
+                    program,
+                };
                 let never = AtomicBool::new(false);
-                client.ask(Request::Hello { version: VERSION }, &[], Duration::from_secs(30), &never, &mut |_, _| {})?;
+                client.ask(
+                    Request::Hello { version: VERSION },
+                    &[],
+                    Duration::from_secs(30),
+                    &never,
+                    &mut |_, _| {},
+                )?;
                 return Ok(Some(client));
             }
         }
@@ -91,13 +115,16 @@ impl AgentClient {
         let id = self.next_id;
         self.next_id += 1;
         let broken = |error: std::io::Error| RunnerError::Agent(format!("the line broke: {error}"));
-        let head = serde_json::to_vec(&Envelope { id, body: request }).map_err(|error| RunnerError::Agent(error.to_string()))?;
+        let head = serde_json::to_vec(&Envelope { id, body: request })
+            .map_err(|error| RunnerError::Agent(error.to_string()))?;
         frame::write(&mut self.line, &head, blob).map_err(broken)?;
         let until = Instant::now() + deadline;
         let mut buffer = vec![0_u8; 64 << 10];
         loop {
             while let Some(found) = self.decoder.next_frame() {
-                let Ok(envelope) = serde_json::from_slice::<Envelope<Answer>>(&found.head) else { continue };
+                let Ok(envelope) = serde_json::from_slice::<Envelope<Answer>>(&found.head) else {
+                    continue;
+                };
                 if envelope.id != id {
                     continue;
                 }
@@ -111,12 +138,19 @@ impl AgentClient {
                 return Err(RunnerError::Cancelled);
             }
             if Instant::now() >= until {
-                return Err(RunnerError::Deadline { what: format!("the agent's answer to {what}"), after: deadline });
+                return Err(RunnerError::Deadline {
+                    what: format!("the agent's answer to {what}"),
+                    after: deadline,
+                });
             }
             match self.line.read(&mut buffer) {
                 Ok(0) => return Err(RunnerError::Agent("the guest closed the line".into())),
                 Ok(count) => self.decoder.push(&buffer[..count]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(broken(error)),
             }
         }
@@ -129,7 +163,9 @@ impl AgentClient {
     pub fn facts(&mut self, request: Request, deadline: Duration, cancel: &AtomicBool) -> Result<serde_json::Value> {
         match self.ask(request, &[], deadline, cancel, &mut |_, _| {})? {
             (Answer::Facts { value }, _) => Ok(value),
-            (other, _) => Err(RunnerError::Agent(format!("facts were asked for, it answered {other:?}"))),
+            (other, _) => Err(RunnerError::Agent(format!(
+                "facts were asked for, it answered {other:?}"
+            ))),
         }
     }
 }

@@ -60,7 +60,11 @@ pub enum RunnerError {
 
 impl RunnerError {
     pub(crate) fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io { doing, path: path.to_owned(), source }
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 

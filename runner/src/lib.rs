@@ -7,6 +7,7 @@ pub mod appliance;
 pub mod arch;
 pub mod boot;
 pub mod bus;
+pub mod console;
 pub mod devices;
 pub mod engine;
 mod error;

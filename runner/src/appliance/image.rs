@@ -9,7 +9,19 @@ use std::path::{Path, PathBuf};
 
 /// Modules of each group in the order in which they are wanted. What is built into the kernel is left out.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("base", &["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_scsi", "sd_mod", "crc32c_generic", "crc32c_intel"]),
+    (
+        "base",
+        &[
+            "virtio_pci",
+            "virtio_mmio",
+            "virtio_blk",
+            "virtio_console",
+            "virtio_scsi",
+            "sd_mod",
+            "crc32c_generic",
+            "crc32c_intel",
+        ],
+    ),
     ("ext4", &["ext4"]),
     ("xfs", &["xfs"]),
     ("btrfs", &["btrfs"]),
@@ -19,7 +31,11 @@ const GROUPS: [(&str, &[&str]); 5] = [
 /// The cache: `$ESXODUS_CACHE`, else `$XDG_CACHE_HOME/esxodus`, else `~/.cache/esxodus`.
 #[must_use]
 pub fn cache_dir() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     variable("ESXODUS_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("esxodus")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/esxodus")))
@@ -31,16 +47,23 @@ pub fn cache_dir() -> PathBuf {
 /// # Errors
 /// It is nowhere; the error says how to build it.
 pub fn agent_binary() -> Result<PathBuf> {
-    let missing = |what: String| RunnerError::Missing {
+    let missing = |what: String| {
+        RunnerError::Missing {
         what,
         advice: "Build it: RUSTFLAGS='-C target-feature=+crt-static' cargo build --release -p esxodus-agent --target x86_64-unknown-linux-gnu, \
                  or point ESXODUS_AGENT at it"
             .into(),
+    }
     };
     if let Some(path) = std::env::var_os("ESXODUS_AGENT").map(PathBuf::from) {
-        return if path.is_file() { Ok(path) } else { Err(missing(format!("the agent {} (ESXODUS_AGENT)", path.display()))) };
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(missing(format!("the agent {} (ESXODUS_AGENT)", path.display())))
+        };
     }
-    let own = std::env::current_exe().map_err(|error| RunnerError::io("finding", Path::new("/proc/self/exe"), error))?;
+    let own =
+        std::env::current_exe().map_err(|error| RunnerError::io("finding", Path::new("/proc/self/exe"), error))?;
     let mut candidates = Vec::new();
     for (distance, folder) in own.ancestors().skip(1).take(3).enumerate() {
         // The first places are an installation's; a dynamic agent of a plain `cargo build` would not start in a guest.
@@ -51,18 +74,34 @@ pub fn agent_binary() -> Result<PathBuf> {
         candidates.push(folder.join("x86_64-unknown-linux-gnu/release/esxodus-agent"));
     }
     let is_static = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| !has_interpreter(&bytes));
-    candidates.into_iter().find(is_static).ok_or_else(|| missing("the static agent (esxodus-agent)".into()))
+    candidates
+        .into_iter()
+        .find(is_static)
+        .ok_or_else(|| missing("the static agent (esxodus-agent)".into()))
 }
 
 /// A program that needs a dynamic loader names it in a `PT_INTERP` segment (ELF specification, program header type 3).
 fn has_interpreter(elf: &[u8]) -> bool {
     let word = |at: usize, length: usize| -> Option<usize> {
         let bytes = elf.get(at..at.checked_add(length)?)?;
-        Some(bytes.iter().rev().fold(0_usize, |value, &byte| value << 8 | usize::from(byte)))
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0_usize, |value, &byte| value << 8 | usize::from(byte)),
+        )
     };
     let header = || -> Option<(usize, usize, usize)> { Some((word(0x20, 8)?, word(0x36, 2)?, word(0x38, 2)?)) };
-    let Some((offset, size, count)) = header() else { return true };
-    (0..count).any(|index| index.checked_mul(size).and_then(|at| at.checked_add(offset)).and_then(|at| word(at, 4)) == Some(3))
+    let Some((offset, size, count)) = header() else {
+        return true;
+    };
+    (0..count).any(|index| {
+        index
+            .checked_mul(size)
+            .and_then(|at| at.checked_add(offset))
+            .and_then(|at| word(at, 4))
+            == Some(3)
+    })
 }
 
 /// The cached guest kernel's folder.
@@ -100,8 +139,12 @@ fn unpacked(path: &Path) -> Result<Vec<u8>> {
     let told = |error: std::io::Error| RunnerError::io("unpacking", path, error);
     let mut out = Vec::new();
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("xz") => xz2::read::XzDecoder::new(bytes.as_slice()).read_to_end(&mut out).map_err(told)?,
-        Some("zst") => zstd::stream::read::Decoder::new(bytes.as_slice()).and_then(|mut reader| reader.read_to_end(&mut out)).map_err(told)?,
+        Some("xz") => xz2::read::XzDecoder::new(bytes.as_slice())
+            .read_to_end(&mut out)
+            .map_err(told)?,
+        Some("zst") => zstd::stream::read::Decoder::new(bytes.as_slice())
+            .and_then(|mut reader| reader.read_to_end(&mut out))
+            .map_err(told)?,
         _ => return Ok(bytes),
     };
     Ok(out)
@@ -122,7 +165,10 @@ fn parse_dependencies(text: &str) -> HashMap<String, Vec<String>> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(path, rest)| {
-            let paths = std::iter::once(path).chain(rest.split_whitespace()).map(str::to_owned).collect();
+            let paths = std::iter::once(path)
+                .chain(rest.split_whitespace())
+                .map(str::to_owned)
+                .collect();
             (module_name(path), paths)
         })
         .collect()
@@ -148,12 +194,22 @@ pub fn appliance_kernel() -> Result<DirectKernel> {
     let initrd = cache.join(name);
     if !initrd.is_file() {
         std::fs::create_dir_all(&cache).map_err(|error| RunnerError::io("creating", &cache, error))?;
-        let content = build(&folder, &agent, &parse_dependencies(&String::from_utf8_lossy(&dependencies)))?;
-        let mut file = tempfile::NamedTempFile::new_in(&cache).map_err(|error| RunnerError::io("writing", &cache, error))?;
+        let content = build(
+            &folder,
+            &agent,
+            &parse_dependencies(&String::from_utf8_lossy(&dependencies)),
+        )?;
+        let mut file =
+            tempfile::NamedTempFile::new_in(&cache).map_err(|error| RunnerError::io("writing", &cache, error))?;
         std::io::Write::write_all(&mut file, &content).map_err(|error| RunnerError::io("writing", &initrd, error))?;
-        file.persist(&initrd).map_err(|error| RunnerError::io("writing", &initrd, error.error))?;
+        file.persist(&initrd)
+            .map_err(|error| RunnerError::io("writing", &initrd, error.error))?;
     }
-    Ok(DirectKernel { kernel: folder.join("vmlinuz"), initrd: Some(initrd), cmdline: "console=ttyS0 quiet panic=-1".into() })
+    Ok(DirectKernel {
+        kernel: folder.join("vmlinuz"),
+        initrd: Some(initrd),
+        cmdline: "console=ttyS0 quiet panic=-1".into(),
+    })
 }
 
 fn build(folder: &Path, agent: &[u8], dependencies: &HashMap<String, Vec<String>>) -> Result<Vec<u8>> {
@@ -175,7 +231,11 @@ fn build(folder: &Path, agent: &[u8], dependencies: &HashMap<String, Vec<String>
             list.push_str(&name);
             list.push('\n');
             if !written.contains(&name) {
-                archive.file(&format!("modules/{name}"), 0o644, &unpacked(&folder.join("modules").join(&path))?);
+                archive.file(
+                    &format!("modules/{name}"),
+                    0o644,
+                    &unpacked(&folder.join("modules").join(&path))?,
+                );
                 written.push(name);
             }
         }
@@ -193,7 +253,14 @@ mod tests {
         let text = "kernel/fs/btrfs/btrfs.ko: kernel/crypto/xor.ko kernel/lib/libcrc32c.ko\nkernel/crypto/xor.ko:\nkernel/lib/libcrc32c.ko:\n";
         let mut paths = Vec::new();
         order(&parse_dependencies(text), "btrfs", &mut paths);
-        assert_eq!(paths, ["kernel/lib/libcrc32c.ko", "kernel/crypto/xor.ko", "kernel/fs/btrfs/btrfs.ko"]);
+        assert_eq!(
+            paths,
+            [
+                "kernel/lib/libcrc32c.ko",
+                "kernel/crypto/xor.ko",
+                "kernel/fs/btrfs/btrfs.ko"
+            ]
+        );
     }
 
     #[test]

@@ -16,7 +16,9 @@ impl Archive {
         self.inode += 1;
         let size = u32::try_from(content.len()).expect("an appliance's file is far below 4 GiB");
         let name_size = u32::try_from(name.len() + 1).expect("our names are short");
-        let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        let fields = [
+            self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0,
+        ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
@@ -82,11 +84,22 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .expect("cpio starts");
-        child.stdin.take().expect("piped").write_all(&archive.finish()).expect("cpio reads all");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(&archive.finish())
+            .expect("cpio reads all");
         let listing = String::from_utf8(child.wait_with_output().expect("cpio ends").stdout).expect("text");
         let lines: Vec<&str> = listing.lines().collect();
         assert_eq!(lines.len(), 3, "{listing}");
-        assert!(lines[0].starts_with("drwxr-xr-x") && lines[1].starts_with("crw-------"), "{listing}");
-        assert!(lines[2].starts_with("-rwxr-xr-x") && lines[2].contains(" 10 "), "{listing}");
+        assert!(
+            lines[0].starts_with("drwxr-xr-x") && lines[1].starts_with("crw-------"),
+            "{listing}"
+        );
+        assert!(
+            lines[2].starts_with("-rwxr-xr-x") && lines[2].contains(" 10 "),
+            "{listing}"
+        );
     }
 }

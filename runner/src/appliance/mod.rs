@@ -23,7 +23,10 @@ pub struct Appliance {
 
 impl std::fmt::Debug for Appliance {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Appliance").field("started_in", &self.started_in).finish_non_exhaustive()
+        formatter
+            .debug_struct("Appliance")
+            .field("started_in", &self.started_in)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,17 +74,34 @@ impl Appliance {
         loop {
             if let Some(agent) = listener.poll()? {
                 if agent.role != Role::Appliance {
-                    return Err(RunnerError::Agent(format!("the appliance's agent says it is {:?}", agent.role)));
+                    return Err(RunnerError::Agent(format!(
+                        "the appliance's agent says it is {:?}",
+                        agent.role
+                    )));
                 }
-                return Ok(Self { vm, agent, started_in: started.elapsed() });
+                return Ok(Self {
+                    vm,
+                    agent,
+                    started_in: started.elapsed(),
+                });
             }
             let words = |vm: &dyn Vm| {
                 let lines = vm.console().lines(0);
-                let last: Vec<&str> = lines.iter().rev().take(5).rev().map(|line| line.text.as_str()).collect();
+                let last: Vec<&str> = lines
+                    .iter()
+                    .rev()
+                    .take(5)
+                    .rev()
+                    .map(|line| line.text.as_str())
+                    .collect();
                 last.join(" | ")
             };
             if let Some(ended) = vm.ended() {
-                return Err(RunnerError::Agent(format!("the appliance ended before it answered: {} ({})", ended.detail, words(&*vm))));
+                return Err(RunnerError::Agent(format!(
+                    "the appliance ended before it answered: {} ({})",
+                    ended.detail,
+                    words(&*vm)
+                )));
             }
             if started.elapsed() >= deadline {
                 let what = format!("the appliance's start (its last words: {})", words(&*vm));
@@ -120,11 +140,15 @@ impl Appliance {
     /// # Errors
     /// It does not end in time.
     pub fn stop(mut self, cancel: &AtomicBool) -> Result<()> {
-        self.agent.ask(Request::PowerOff, &[], Duration::from_secs(60), cancel, &mut |_, _| {})?;
+        self.agent
+            .ask(Request::PowerOff, &[], Duration::from_secs(60), cancel, &mut |_, _| {})?;
         let until = Instant::now() + Duration::from_secs(30);
         while self.vm.ended().is_none() {
             if Instant::now() >= until {
-                return Err(RunnerError::Deadline { what: "the appliance's power-off".into(), after: Duration::from_secs(30) });
+                return Err(RunnerError::Deadline {
+                    what: "the appliance's power-off".into(),
+                    after: Duration::from_secs(30),
+                });
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -84,20 +84,42 @@ pub fn choose(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) -> Resu
     }
     if (engine == EngineWish::Kvm || accel == AccelWish::Kvm) && !complete {
         return Err(RunnerError::Unusable {
-            what: format!("KVM was asked for, and it cannot run stock guests on this host: {}", probe.sentence),
+            what: format!(
+                "KVM was asked for, and it cannot run stock guests on this host: {}",
+                probe.sentence
+            ),
             advice: "Use --engine qemu --accel tcg (slower, works everywhere)".into(),
         });
     }
-    let engine = if engine == EngineWish::Kvm { EngineKind::Kvm } else { EngineKind::Qemu };
+    let engine = if engine == EngineWish::Kvm {
+        EngineKind::Kvm
+    } else {
+        EngineKind::Qemu
+    };
     let (accelerator, class, reason) = match accel {
         AccelWish::Tcg => (Accelerator::Tcg, AcceleratorClass::Tcg, "TCG was asked for".to_owned()),
-        AccelWish::Kvm => (Accelerator::Kvm, probe.class, format!("KVM was asked for; {}", probe.sentence)),
-        AccelWish::Auto if complete => (Accelerator::Kvm, probe.class, format!("KVM can be trusted here: {}", probe.sentence)),
-        AccelWish::Auto => {
-            (Accelerator::Tcg, AcceleratorClass::Tcg, format!("KVM cannot run stock guests here, so QEMU emulates: {}", probe.sentence))
-        }
+        AccelWish::Kvm => (
+            Accelerator::Kvm,
+            probe.class,
+            format!("KVM was asked for; {}", probe.sentence),
+        ),
+        AccelWish::Auto if complete => (
+            Accelerator::Kvm,
+            probe.class,
+            format!("KVM can be trusted here: {}", probe.sentence),
+        ),
+        AccelWish::Auto => (
+            Accelerator::Tcg,
+            AcceleratorClass::Tcg,
+            format!("KVM cannot run stock guests here, so QEMU emulates: {}", probe.sentence),
+        ),
     };
-    Ok(Choice { engine, accelerator, class, reason })
+    Ok(Choice {
+        engine,
+        accelerator,
+        class,
+        reason,
+    })
 }
 
 #[cfg(test)]
@@ -107,17 +129,29 @@ mod tests {
     use reports::schema::AcceleratorClass;
 
     fn report(class: AcceleratorClass) -> ProbeReport {
-        ProbeReport { class, sentence: "as measured".into(), ..ProbeReport::default() }
+        ProbeReport {
+            class,
+            sentence: "as measured".into(),
+            ..ProbeReport::default()
+        }
     }
 
     #[test]
     fn auto_takes_kvm_only_where_it_is_complete() {
         use AcceleratorClass::{Absent, Emulated, Native, Nested, Unfit};
-        for (class, expected) in
-            [(Native, Accelerator::Kvm), (Nested, Accelerator::Kvm), (Emulated, Accelerator::Tcg), (Unfit, Accelerator::Tcg), (Absent, Accelerator::Tcg)]
-        {
+        for (class, expected) in [
+            (Native, Accelerator::Kvm),
+            (Nested, Accelerator::Kvm),
+            (Emulated, Accelerator::Tcg),
+            (Unfit, Accelerator::Tcg),
+            (Absent, Accelerator::Tcg),
+        ] {
             let choice = choose(EngineWish::Auto, AccelWish::Auto, &report(class)).expect("auto always finds one");
-            assert_eq!((choice.engine, choice.accelerator), (EngineKind::Qemu, expected), "{class:?}");
+            assert_eq!(
+                (choice.engine, choice.accelerator),
+                (EngineKind::Qemu, expected),
+                "{class:?}"
+            );
             assert!(choice.reason.contains("as measured"));
         }
     }

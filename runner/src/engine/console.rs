@@ -109,7 +109,10 @@ impl Console {
     #[must_use]
     pub fn partial(&self) -> ConsoleLine {
         let seen = self.seen();
-        ConsoleLine { at: seen.last, text: plain(&seen.partial) }
+        ConsoleLine {
+            at: seen.last,
+            text: plain(&seen.partial),
+        }
     }
 
     /// Bytes seen so far.
@@ -129,7 +132,10 @@ impl Console {
     /// # Errors
     /// The guest is gone.
     pub fn send(&self, bytes: &[u8]) -> std::io::Result<()> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes)
+        self.writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(bytes)
     }
 }
 

@@ -48,6 +48,12 @@ pub trait Vm: Send {
     /// Firmware messages so far (SeaBIOS's debug port), empty where there are none.
     fn firmware_log(&self) -> String;
 
+    /// Presses Enter, on the keyboard and on the serial console: a boot menu without a timeout waits for it.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn press_enter(&mut self) -> Result<()>;
+
     /// Presses the power button.
     ///
     /// # Errors

@@ -19,9 +19,15 @@ impl Folder {
     pub(crate) fn create(out: &Path) -> Result<Self> {
         let path = out.join("proof");
         std::fs::create_dir_all(&path).map_err(|error| RunnerError::io("creating", &path, error))?;
-        for entry in std::fs::read_dir(&path).map_err(|error| RunnerError::io("reading", &path, error))?.flatten() {
+        for entry in std::fs::read_dir(&path)
+            .map_err(|error| RunnerError::io("reading", &path, error))?
+            .flatten()
+        {
             let old = entry.path();
-            if matches!(old.extension().and_then(|extension| extension.to_str()), Some("png" | "log" | "json")) {
+            if matches!(
+                old.extension().and_then(|extension| extension.to_str()),
+                Some("png" | "log" | "json")
+            ) {
                 std::fs::remove_file(&old).map_err(|error| RunnerError::io("removing", &old, error))?;
             }
         }
@@ -30,7 +36,10 @@ impl Folder {
 
     /// A folder for overlays, gone when it is dropped.
     pub(crate) fn scratch(&self) -> Result<tempfile::TempDir> {
-        tempfile::Builder::new().prefix("overlay-").tempdir_in(&self.path).map_err(|error| RunnerError::io("creating", &self.path, error))
+        tempfile::Builder::new()
+            .prefix("overlay-")
+            .tempdir_in(&self.path)
+            .map_err(|error| RunnerError::io("creating", &self.path, error))
     }
 
     /// Path of a file in it.
@@ -52,12 +61,21 @@ impl Folder {
 }
 
 /// BLAKE3 of each real disk file, hex, named relative to the run folder where it lies inside.
-pub(crate) fn hashes(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Vec<(String, String)>> {
+pub(crate) fn hashes(
+    request: &ProveRequest,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for disk in &request.disks {
         let told = |error| RunnerError::io("reading", &disk.path, error);
         let mut file = File::open(&disk.path).map_err(told)?;
-        let name = disk.path.strip_prefix(&request.out).unwrap_or(&disk.path).to_string_lossy().into_owned();
+        let name = disk
+            .path
+            .strip_prefix(&request.out)
+            .unwrap_or(&disk.path)
+            .to_string_lossy()
+            .into_owned();
         let what = format!("hash {name}");
         progress.begin(&what, file.metadata().map_err(told)?.len());
         let mut hasher = blake3::Hasher::new();

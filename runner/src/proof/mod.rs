@@ -56,7 +56,12 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
     let scratch = folder.scratch()?;
     let mut overlays = Vec::new();
     for (index, disk) in request.disks.iter().enumerate() {
-        overlays.push(qemu::overlay(&disk.path, disk.format, scratch.path(), &format!("disk{index}"))?);
+        overlays.push(qemu::overlay(
+            &disk.path,
+            disk.format,
+            scratch.path(),
+            &format!("disk{index}"),
+        )?);
     }
 
     progress.begin("prove", 100);
@@ -116,7 +121,11 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
         engine: version,
         accelerator: request.choice.class,
         engine_reason: request.choice.reason.clone(),
-        firmware: if spec.firmware == crate::engine::FirmwareSpec::Bios { "bios".into() } else { "uefi".into() },
+        firmware: if spec.firmware == crate::engine::FirmwareSpec::Bios {
+            "bios".into()
+        } else {
+            "uefi".into()
+        },
         devices: format!(
             "{}, {}",
             spec.disks.first().map_or("no disk", |disk| disk.bus.name()),
@@ -136,10 +145,19 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
     stages.done("hash-after", since);
     if record.disks_before != record.disks_after {
         record.verdict = ProofVerdict::Failed;
-        record.reason = format!("a real disk changed during the proof (hashes differ); {}", record.reason);
+        record.reason = format!(
+            "a real disk changed during the proof (hashes differ); {}",
+            record.reason
+        );
     }
     record.seconds = begun.elapsed().as_secs_f64();
-    Ok(ProveOutcome { record, inspection, bench, bench_missing, stages: stages.0 })
+    Ok(ProveOutcome {
+        record,
+        inspection,
+        bench,
+        bench_missing,
+        stages: stages.0,
+    })
 }
 
 /// Looks at the disks and puts the agent into the overlay. The inner result is the injection's.
@@ -150,27 +168,56 @@ fn inject(
     scratch: &std::path::Path,
     cancel: &AtomicBool,
 ) -> Result<(Value, Result<Value>)> {
-    let disks: Vec<_> = overlays.iter().map(|path| (path.clone(), crate::engine::DiskFormat::Qcow2)).collect();
-    let mut appliance = Appliance::start(engine, request.choice.accelerator, &disks, scratch, APPLIANCE_DEADLINE, cancel)?;
+    let disks: Vec<_> = overlays
+        .iter()
+        .map(|path| (path.clone(), crate::engine::DiskFormat::Qcow2))
+        .collect();
+    let mut appliance = Appliance::start(
+        engine,
+        request.choice.accelerator,
+        &disks,
+        scratch,
+        APPLIANCE_DEADLINE,
+        cancel,
+    )?;
     let found = appliance.inspect(cancel)?;
     let result = appliance.inject(cancel);
     appliance.stop(cancel)?;
     Ok((found, result))
 }
 
-fn measure(watch: &mut Watch<'_>, suite: Suite, request: &ProveRequest, version: &str, cancel: &AtomicBool) -> Result<BenchRecord> {
+fn measure(
+    watch: &mut Watch<'_>,
+    suite: Suite,
+    request: &ProveRequest,
+    version: &str,
+    cancel: &AtomicBool,
+) -> Result<BenchRecord> {
     let (name, patience) = match suite {
         Suite::Quick => ("quick", Duration::from_secs(300)),
         Suite::Full => ("full", Duration::from_secs(3600)),
     };
-    let agent = watch.agent().ok_or_else(|| RunnerError::Agent("it did not answer from inside, so nothing could be measured".into()))?;
+    let agent = watch
+        .agent()
+        .ok_or_else(|| RunnerError::Agent("it did not answer from inside, so nothing could be measured".into()))?;
     let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-    let value = agent.facts(Request::Bench { suite: name.into(), deadline_ms }, patience + Duration::from_secs(30), cancel)?;
-    let mut record: BenchRecord =
-        serde_json::from_value(value).map_err(|error| RunnerError::Agent(format!("the benchmark's record is not one: {error}")))?;
+    let value = agent.facts(
+        Request::Bench {
+            suite: name.into(),
+            deadline_ms,
+        },
+        patience + Duration::from_secs(30),
+        cancel,
+    )?;
+    let mut record: BenchRecord = serde_json::from_value(value)
+        .map_err(|error| RunnerError::Agent(format!("the benchmark's record is not one: {error}")))?;
     record.place = Place::Guest;
     record.accelerator = request.choice.class;
     record.engine = Some(version.to_owned());
-    record.label = format!("guest {} ({version} {})", request.machine.name, request.choice.accelerator.name());
+    record.label = format!(
+        "guest {} ({version} {})",
+        request.machine.name,
+        request.choice.accelerator.name()
+    );
     Ok(record)
 }

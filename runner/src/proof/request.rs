@@ -1,6 +1,6 @@
 //! What is asked for, what comes back, and the guest that is made from it.
 
-use crate::engine::{Choice, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
+use crate::engine::{Choice, DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
 use convert::machine::{FirmwareKind, Machine, OsFamily};
 use reports::schema::{BenchRecord, ProofRecord, Suite};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub struct ProveRequest {
     pub bus: Option<DiskBus>,
     /// Firmware other than the machine's.
     pub firmware: Option<FirmwareSpec>,
+    /// Enters this kernel directly instead of the guest's own boot loader; proves less, and the record says so.
+    pub kernel: Option<DirectKernel>,
 }
 
 /// What was found.
@@ -62,7 +64,14 @@ fn uuid_text(bytes: [u8; 16]) -> String {
         }
         part.iter().map(|byte| format!("{byte:02x}")).collect()
     };
-    format!("{}-{}-{}-{}-{}", hex(0..4, true), hex(4..6, true), hex(6..8, true), hex(8..10, false), hex(10..16, false))
+    format!(
+        "{}-{}-{}-{}-{}",
+        hex(0..4, true),
+        hex(4..6, true),
+        hex(6..8, true),
+        hex(8..10, false),
+        hex(10..16, false)
+    )
 }
 
 /// Half of what the host has free, as the most that a proof takes, in MiB.
@@ -70,7 +79,13 @@ fn memory_bound() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let free = info
         .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<u64>().ok())
+        .find_map(|line| {
+            line.strip_prefix("MemAvailable:")?
+                .split_whitespace()
+                .next()?
+                .parse::<u64>()
+                .ok()
+        })
         .unwrap_or(2 << 20);
     (free / 1024 / 2).max(512)
 }
@@ -84,26 +99,40 @@ impl ProveRequest {
         let cpus = std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
         let vcpus = machine.cpu.vcpus.clamp(1, cpus.max(1));
         if vcpus < machine.cpu.vcpus {
-            notes.push(format!("run with {vcpus} of {} vCPUs: this host has no more", machine.cpu.vcpus));
+            notes.push(format!(
+                "run with {vcpus} of {} vCPUs: this host has no more",
+                machine.cpu.vcpus
+            ));
         }
         // More memory than this proves nothing more about booting.
         let memory_mib = machine.memory.mib.clamp(256, memory_bound().min(8192));
         if memory_mib < machine.memory.mib {
             notes.push(format!("run with {memory_mib} of {} MiB of memory", machine.memory.mib));
         }
-        let bus = self.bus.unwrap_or(if linux { DiskBus::VirtioBlk } else { DiskBus::Sata });
+        let bus = self
+            .bus
+            .unwrap_or(if linux { DiskBus::VirtioBlk } else { DiskBus::Sata });
         let firmware = self.firmware.clone().unwrap_or(match machine.firmware.kind {
             FirmwareKind::Bios => FirmwareSpec::Bios,
-            FirmwareKind::Uefi => FirmwareSpec::Uefi { secure_boot: machine.firmware.secure_boot },
+            FirmwareKind::Uefi => FirmwareSpec::Uefi {
+                secure_boot: machine.firmware.secure_boot,
+            },
         });
+        if self.kernel.is_some() {
+            notes.push("the kernel was entered directly: the guest's boot loader was not tried".to_owned());
+        }
         let serial = |index: usize| machine.disks.get(index).and_then(|disk| disk.serial.clone());
         let spec = VmSpec {
             name: machine.name.clone(),
             vcpus,
             memory_mib,
-            machine: if bus == DiskBus::Ide { MachineModel::Pc } else { MachineModel::Q35 },
+            machine: if bus == DiskBus::Ide {
+                MachineModel::Pc
+            } else {
+                MachineModel::Q35
+            },
             firmware,
-            kernel: None,
+            kernel: self.kernel.clone(),
             disks: disks
                 .iter()
                 .enumerate()
@@ -118,7 +147,10 @@ impl ProveRequest {
             nics: machine
                 .nics
                 .iter()
-                .map(|nic| NicSpec { mac: nic.mac.clone(), model: if linux { "virtio-net".into() } else { "e1000e".into() } })
+                .map(|nic| NicSpec {
+                    mac: nic.mac.clone(),
+                    model: if linux { "virtio-net".into() } else { "e1000e".into() },
+                })
                 .collect(),
             uuid: machine.identity.smbios_uuid.map(uuid_text),
             display: true,
@@ -137,7 +169,9 @@ mod tests {
 
     #[test]
     fn the_uuid_text_gives_the_guest_the_same_table_bytes() {
-        let bytes = [0x42, 0x2c, 0x5e, 0x1f, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc];
+        let bytes = [
+            0x42, 0x2c, 0x5e, 0x1f, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc,
+        ];
         assert_eq!(uuid_text(bytes), "1f5e2c42-2211-4433-5566-778899aabbcc");
     }
 }

@@ -16,6 +16,8 @@ const TICK: Duration = Duration::from_millis(50);
 const AGENT_GRACE: Duration = Duration::from_secs(30);
 /// After the agent's hello, so long is waited for the last units.
 const STEADY_GRACE: Duration = Duration::from_secs(60);
+/// A boot menu that stands still so long gets an Enter.
+const MENU_PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure is certain, its last lines are still taken.
 const LAST_WORDS: Duration = Duration::from_millis(700);
 
@@ -75,7 +77,9 @@ impl<'a> Watch<'a> {
         }
         // A boot loader's words in a running system's log are no boot loader.
         let rank = |name: &str| ORDER.iter().position(|known| *known == name);
-        if self.milestones.iter().any(|reached| rank(&reached.name) > rank(name)) && ["firmware", "boot-loader", "kernel"].contains(&name) {
+        if self.milestones.iter().any(|reached| rank(&reached.name) > rank(name))
+            && ["firmware", "boot-loader", "kernel"].contains(&name)
+        {
             return;
         }
         let file = format!("{name}.png");
@@ -85,8 +89,14 @@ impl<'a> Watch<'a> {
         };
         let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(milestone = name, at_ms, "{seen}");
-        let seen: String = seen.trim().chars().take(300).collect();
-        self.milestones.push(Milestone { name: name.to_owned(), at_ms, seen, screenshot });
+        let words: Vec<&str> = seen.split_whitespace().collect();
+        let seen: String = words.join(" ").chars().take(200).collect();
+        self.milestones.push(Milestone {
+            name: name.to_owned(),
+            at_ms,
+            seen,
+            screenshot,
+        });
     }
 
     fn line(&mut self, text: &str, at: Duration) {
@@ -145,7 +155,10 @@ impl<'a> Watch<'a> {
             && let Some(agent) = self.listener.poll()?
         {
             let at = self.started.elapsed();
-            let seen = format!("agent {} answers from inside, {:.1} s after the kernel's start", agent.program, agent.uptime);
+            let seen = format!(
+                "agent {} answers from inside, {:.1} s after the kernel's start",
+                agent.program, agent.uptime
+            );
             self.agent = Some(agent);
             self.reach("agent", at, &seen);
         }
@@ -160,8 +173,26 @@ impl<'a> Watch<'a> {
     /// Until the guest has proven itself, failed, ended, or the deadline has passed.
     pub(crate) fn until_decided(&mut self, cancel: &AtomicBool) -> Result<()> {
         let mut login = None;
+        let (mut bytes, mut quiet_since, mut pressed) = (0, Instant::now(), false);
         loop {
             self.look()?;
+            if bytes != self.vm.console().bytes() {
+                bytes = self.vm.console().bytes();
+                quiet_since = Instant::now();
+            }
+            if !pressed && self.has("boot-loader") && !self.has("kernel") && quiet_since.elapsed() >= MENU_PATIENCE {
+                pressed = true;
+                self.vm.press_enter()?;
+                let detail = format!(
+                    "boot loader silent for {} s: Enter was pressed",
+                    MENU_PATIENCE.as_secs()
+                );
+                self.events.push(VmEvent {
+                    at: self.started.elapsed(),
+                    kind: VmEventKind::Other,
+                    detail,
+                });
+            }
             if cancel.load(Ordering::Relaxed) {
                 return Err(RunnerError::Cancelled);
             }
@@ -221,7 +252,9 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         let asked = match self.agent.as_mut() {
-            Some(agent) => agent.ask(Request::PowerOff, &[], Duration::from_secs(20), cancel, &mut |_, _| {}).is_ok(),
+            Some(agent) => agent
+                .ask(Request::PowerOff, &[], Duration::from_secs(20), cancel, &mut |_, _| {})
+                .is_ok(),
             None => self.has("login") && self.vm.power_button().is_ok(),
         };
         let until = Instant::now() + Duration::from_secs(if asked { 30 } else { 0 });
@@ -243,12 +276,18 @@ impl<'a> Watch<'a> {
     pub(crate) fn conclude(mut self, record: &mut ProofRecord, notes: &[String]) -> Result<()> {
         let failed = self.failure.is_some() || (self.agent.is_none() && !self.has("login"));
         if failed && matches!(self.vm.screenshot(&self.folder.file("last.png")), Ok(true)) {
-            record.evidence.push(Evidence { kind: "screenshot".into(), file: Folder::relative("last.png") });
+            record.evidence.push(Evidence {
+                kind: "screenshot".into(),
+                file: Folder::relative("last.png"),
+            });
         }
         self.events.extend(self.vm.events());
         self.vm.kill();
         let console = std::fs::read(self.vm.console().log()).unwrap_or_default();
-        record.evidence.push(Evidence { kind: "console".into(), file: self.folder.write("console.log", &console)? });
+        record.evidence.push(Evidence {
+            kind: "console".into(),
+            file: self.folder.write("console.log", &console)?,
+        });
         let timed: String = self
             .vm
             .console()
@@ -256,20 +295,39 @@ impl<'a> Watch<'a> {
             .iter()
             .map(|line| format!("{:10.3} {}\n", line.at.as_secs_f64(), line.text))
             .collect();
-        record.evidence.push(Evidence { kind: "console-times".into(), file: self.folder.write("console-times.log", timed.as_bytes())? });
+        record.evidence.push(Evidence {
+            kind: "console-times".into(),
+            file: self.folder.write("console-times.log", timed.as_bytes())?,
+        });
         let firmware = self.vm.firmware_log();
         if !firmware.is_empty() {
-            record.evidence.push(Evidence { kind: "firmware".into(), file: self.folder.write("firmware.log", firmware.as_bytes())? });
+            record.evidence.push(Evidence {
+                kind: "firmware".into(),
+                file: self.folder.write("firmware.log", firmware.as_bytes())?,
+            });
         }
-        let events: Vec<Value> = self.events.iter().map(|event| json!({"at_ms": event.at.as_millis() as u64, "event": event.detail})).collect();
-        record.evidence.push(Evidence { kind: "events".into(), file: self.folder.write("events.json", json!(events).to_string().as_bytes())? });
+        let events: Vec<Value> = self
+            .events
+            .iter()
+            .map(|event| json!({"at_ms": u64::try_from(event.at.as_millis()).unwrap_or(u64::MAX), "event": event.detail}))
+            .collect();
+        record.evidence.push(Evidence {
+            kind: "events".into(),
+            file: self.folder.write("events.json", json!(events).to_string().as_bytes())?,
+        });
         if let Some(guest) = &self.guest {
             let text = serde_json::to_vec_pretty(guest).unwrap_or_default();
-            record.evidence.push(Evidence { kind: "guest-state".into(), file: self.folder.write("guest.json", &text)? });
+            record.evidence.push(Evidence {
+                kind: "guest-state".into(),
+                file: self.folder.write("guest.json", &text)?,
+            });
         }
         for milestone in &self.milestones {
             if let Some(file) = &milestone.screenshot {
-                record.evidence.push(Evidence { kind: "screenshot".into(), file: file.clone() });
+                record.evidence.push(Evidence {
+                    kind: "screenshot".into(),
+                    file: file.clone(),
+                });
             }
         }
         self.milestones.sort_by_key(|milestone| milestone.at_ms);
@@ -286,9 +344,21 @@ impl<'a> Watch<'a> {
         let furthest = ORDER.iter().rev().find(|name| self.has(name));
         if self.agent.is_some() {
             record.verdict = ProofVerdict::Proven;
-            let state = self.guest.as_ref().and_then(|guest| guest["system_state"].as_str()).unwrap_or("unknown");
-            record.reason = format!("the agent answered from inside after {} s; system state: {state}", seconds("agent"));
-            if let Some(failed) = self.guest.as_ref().and_then(|guest| guest["failed_units"].as_array()).filter(|failed| !failed.is_empty()) {
+            let state = self
+                .guest
+                .as_ref()
+                .and_then(|guest| guest["system_state"].as_str())
+                .unwrap_or("unknown");
+            record.reason = format!(
+                "the agent answered from inside after {} s; system state: {state}",
+                seconds("agent")
+            );
+            if let Some(failed) = self
+                .guest
+                .as_ref()
+                .and_then(|guest| guest["failed_units"].as_array())
+                .filter(|failed| !failed.is_empty())
+            {
                 let names: Vec<&str> = failed.iter().filter_map(Value::as_str).collect();
                 record.advice.push(format!("failed units: {}", names.join(", ")));
             }
@@ -305,19 +375,33 @@ impl<'a> Watch<'a> {
             record.advice.push(failure.advice.to_owned());
         } else if let Some(detail) = &self.ended {
             record.verdict = ProofVerdict::Failed;
-            record.reason = format!("the guest or its engine ended before it was up ({detail}); furthest milestone: {}", furthest.unwrap_or(&"none"));
-            record.advice.push("Look at proof/console.log and proof/events.json: a reset in a loop ends the run".into());
+            record.reason = format!(
+                "the guest or its engine ended before it was up ({detail}); furthest milestone: {}",
+                furthest.unwrap_or(&"none")
+            );
+            record
+                .advice
+                .push("Look at proof/console.log and proof/events.json: a reset in a loop ends the run".into());
         } else {
             let limit = self.timeout.as_secs();
             if ["init", "root-found"].iter().any(|name| self.has(name)) {
                 record.verdict = ProofVerdict::BootedUnconfirmed;
-                record.reason = format!("it reached {} and neither a login prompt nor the agent was seen in {limit} s", furthest.unwrap_or(&"none"));
-                record.advice.push("Look at the last screenshot, and try a longer --timeout".into());
+                record.reason = format!(
+                    "it reached {} and neither a login prompt nor the agent was seen in {limit} s",
+                    furthest.unwrap_or(&"none")
+                );
+                record
+                    .advice
+                    .push("Look at the last screenshot, and try a longer --timeout".into());
             } else {
                 record.verdict = ProofVerdict::Failed;
-                let after = furthest.map_or("nothing was seen".to_owned(), |name| format!("the last milestone was {name}"));
+                let after = furthest.map_or("nothing was seen".to_owned(), |name| {
+                    format!("the last milestone was {name}")
+                });
                 record.reason = format!("deadline: it hangs, {after} within {limit} s");
-                record.advice.push("Look at the last screenshot: a guest without a serial console shows its words there only".into());
+                record.advice.push(
+                    "Look at the last screenshot: a guest without a serial console shows its words there only".into(),
+                );
             }
         }
         record.advice.extend(notes.iter().cloned());

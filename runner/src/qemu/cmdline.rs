@@ -12,11 +12,28 @@ fn escaped(path: &Path) -> String {
 }
 
 /// The arguments. `folder` holds the sockets; `disks` are the files to open, one for each disk of the spec.
-pub(crate) fn arguments(spec: &VmSpec, flash: Option<&Flash>, folder: &Path, disks: &[(std::path::PathBuf, &'static str)]) -> Vec<String> {
+pub(crate) fn arguments(
+    spec: &VmSpec,
+    flash: Option<&Flash>,
+    folder: &Path,
+    disks: &[(std::path::PathBuf, &'static str)],
+) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut add = |parts: &[&str]| args.extend(parts.iter().map(|&part| part.to_owned()));
-    let name: String = spec.name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(60).collect();
-    add(&["-name", if name.is_empty() { "guest" } else { &name }, "-nodefaults", "-no-user-config", "-display", "none"]);
+    let name: String = spec
+        .name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+        .take(60)
+        .collect();
+    add(&[
+        "-name",
+        if name.is_empty() { "guest" } else { &name },
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+    ]);
 
     let mut machine = match spec.machine {
         MachineModel::Q35 => "q35,vmport=off".to_owned(),
@@ -64,8 +81,18 @@ pub(crate) fn arguments(spec: &VmSpec, flash: Option<&Flash>, folder: &Path, dis
         let file = json!({"driver": "file", "node-name": format!("f{index}"), "filename": path, "cache": cache, "aio": "threads", "discard": "unmap"});
         let node = json!({"driver": format, "node-name": format!("d{index}"), "file": format!("f{index}"), "cache": cache, "discard": "unmap"});
         add(&["-blockdev", &file.to_string(), "-blockdev", &node.to_string()]);
-        let serial: String = disk.serial.iter().flat_map(|serial| serial.chars()).filter(char::is_ascii_alphanumeric).take(20).collect();
-        let serial = if serial.is_empty() { String::new() } else { format!(",serial={serial}") };
+        let serial: String = disk
+            .serial
+            .iter()
+            .flat_map(|serial| serial.chars())
+            .filter(char::is_ascii_alphanumeric)
+            .take(20)
+            .collect();
+        let serial = if serial.is_empty() {
+            String::new()
+        } else {
+            format!(",serial={serial}")
+        };
         let common = format!("drive=d{index},bootindex={}{serial}", index + 1);
         let device = match disk.bus {
             DiskBus::VirtioBlk => format!("virtio-blk-pci,{common}"),
@@ -83,31 +110,59 @@ pub(crate) fn arguments(spec: &VmSpec, flash: Option<&Flash>, folder: &Path, dis
     }
 
     for (index, nic) in spec.nics.iter().enumerate() {
-        let model = if nic.model == "virtio-net" { "virtio-net-pci" } else { nic.model.as_str() };
+        let model = if nic.model == "virtio-net" {
+            "virtio-net-pci"
+        } else {
+            nic.model.as_str()
+        };
         let mac = nic.mac.as_ref().map(|mac| format!(",mac={mac}")).unwrap_or_default();
         // A hub port without a second member: link up, nothing behind it.
-        add(&["-netdev", &format!("hubport,id=n{index},hubid={index}"), "-device", &format!("{model},netdev=n{index}{mac},romfile=")]);
+        add(&[
+            "-netdev",
+            &format!("hubport,id=n{index},hubid={index}"),
+            "-device",
+            &format!("{model},netdev=n{index}{mac},romfile="),
+        ]);
     }
 
-    let socket = |id: &str| format!("socket,id={id},path={},server=on,wait=off", escaped(&folder.join(format!("{id}.sock"))));
+    let socket = |id: &str| {
+        format!(
+            "socket,id={id},path={},server=on,wait=off",
+            escaped(&folder.join(format!("{id}.sock")))
+        )
+    };
     add(&["-chardev", &socket("console"), "-serial", "chardev:console"]);
     if spec.agent {
         add(&["-chardev", &socket("uart"), "-serial", "chardev:uart"]);
         add(&["-device", "virtio-serial-pci,id=vs", "-chardev", &socket("agent")]);
-        add(&["-device", &format!("virtserialport,bus=vs.0,chardev=agent,name={PORT_NAME}")]);
+        add(&[
+            "-device",
+            &format!("virtserialport,bus=vs.0,chardev=agent,name={PORT_NAME}"),
+        ]);
     }
     add(&["-chardev", &socket("qmp"), "-mon", "chardev=qmp,mode=control"]);
     add(&["-device", "virtio-rng-pci"]);
     if spec.kernel.is_none() {
         add(&["-device", "pvpanic-pci"]);
         let log = escaped(&folder.join("firmware.log"));
-        add(&["-chardev", &format!("file,id=fw,path={log}"), "-device", "isa-debugcon,iobase=0x402,chardev=fw"]);
+        add(&[
+            "-chardev",
+            &format!("file,id=fw,path={log}"),
+            "-device",
+            "isa-debugcon,iobase=0x402,chardev=fw",
+        ]);
         // SeaBIOS mirrors the text screen to ttyS0, so that a boot loader's words are in the console log.
         if flash.is_none() {
-            add(&["-fw_cfg", &format!("name=etc/sercon-port,file={}", escaped(&folder.join("sercon-port")))]);
+            add(&[
+                "-fw_cfg",
+                &format!("name=etc/sercon-port,file={}", escaped(&folder.join("sercon-port"))),
+            ]);
         }
     }
     add(&["-action", "reboot=shutdown,panic=pause,watchdog=pause", "-S"]);
-    add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    add(&[
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ]);
     args
 }

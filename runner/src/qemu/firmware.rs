@@ -19,12 +19,24 @@ pub(crate) struct Flash {
 const PLAIN: [(&str, &str); 4] = [
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/pve-edk2-firmware/OVMF_CODE_4M.fd", "/usr/share/pve-edk2-firmware/OVMF_VARS_4M.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+    (
+        "/usr/share/pve-edk2-firmware/OVMF_CODE_4M.fd",
+        "/usr/share/pve-edk2-firmware/OVMF_VARS_4M.fd",
+    ),
+    (
+        "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+        "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
+    ),
 ];
 const SECURE: [(&str, &str); 2] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"),
-    ("/usr/share/pve-edk2-firmware/OVMF_CODE_4M.secboot.fd", "/usr/share/pve-edk2-firmware/OVMF_VARS_4M.ms.fd"),
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+    ),
+    (
+        "/usr/share/pve-edk2-firmware/OVMF_CODE_4M.secboot.fd",
+        "/usr/share/pve-edk2-firmware/OVMF_VARS_4M.ms.fd",
+    ),
 ];
 
 /// Finds the images for `firmware` and copies the variables into `folder`; `None` for BIOS.
@@ -34,7 +46,9 @@ pub(crate) fn prepare(firmware: &FirmwareSpec, folder: &Path) -> Result<Option<F
         FirmwareSpec::Uefi { secure_boot: false } => (&PLAIN, false),
         FirmwareSpec::Uefi { secure_boot: true } => (&SECURE, true),
     };
-    let found = pairs.iter().find(|(code, vars)| Path::new(code).is_file() && Path::new(vars).is_file());
+    let found = pairs
+        .iter()
+        .find(|(code, vars)| Path::new(code).is_file() && Path::new(vars).is_file());
     let Some((code, template)) = found else {
         return Err(RunnerError::Missing {
             what: format!("UEFI firmware ({})", pairs[0].0),
@@ -44,5 +58,9 @@ pub(crate) fn prepare(firmware: &FirmwareSpec, folder: &Path) -> Result<Option<F
     let vars = folder.join("uefi-vars.fd");
     let content = std::fs::read(template).map_err(|error| RunnerError::io("reading", Path::new(template), error))?;
     std::fs::write(&vars, content).map_err(|error| RunnerError::io("writing", &vars, error))?;
-    Ok(Some(Flash { code: PathBuf::from(code), vars, secure }))
+    Ok(Some(Flash {
+        code: PathBuf::from(code),
+        vars,
+        secure,
+    }))
 }

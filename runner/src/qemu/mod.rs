@@ -30,7 +30,8 @@ fn run(program: &str, args: &[&OsStr]) -> Result<String> {
         if error.kind() == std::io::ErrorKind::NotFound {
             RunnerError::Missing {
                 what: program.to_owned(),
-                advice: "Install QEMU: apt install qemu-system-x86 qemu-utils seabios ovmf (or run scripts/setup.sh)".into(),
+                advice: "Install QEMU: apt install qemu-system-x86 qemu-utils seabios ovmf (or run scripts/setup.sh)"
+                    .into(),
             }
         } else {
             RunnerError::io("starting", Path::new(program), error)
@@ -38,7 +39,10 @@ fn run(program: &str, args: &[&OsStr]) -> Result<String> {
     })?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(RunnerError::Engine { engine: program.to_owned(), message });
+        return Err(RunnerError::Engine {
+            engine: program.to_owned(),
+            message,
+        });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -57,8 +61,15 @@ pub fn overlay(base: &Path, format: DiskFormat, folder: &Path, name: &str) -> Re
     let base = std::fs::canonicalize(base).map_err(|error| RunnerError::io("opening", base, error))?;
     let path = folder.join(format!("{name}.qcow2"));
     let parts: [&OsStr; 9] = [
-        "create".as_ref(), "-q".as_ref(), "-f".as_ref(), "qcow2".as_ref(), "-F".as_ref(), format.name().as_ref(), "-b".as_ref(),
-        base.as_os_str(), path.as_os_str(),
+        "create".as_ref(),
+        "-q".as_ref(),
+        "-f".as_ref(),
+        "qcow2".as_ref(),
+        "-F".as_ref(),
+        format.name().as_ref(),
+        "-b".as_ref(),
+        base.as_os_str(),
+        path.as_os_str(),
     ];
     run("qemu-img", &parts)?;
     Ok(path)
@@ -113,7 +124,10 @@ impl Engine for Qemu {
                     Ok(stream) => return Ok(stream),
                     Err(error) => {
                         if let Some(ended) = process.ended() {
-                            return Err(RunnerError::Engine { engine: PROGRAM.into(), message: ended.detail });
+                            return Err(RunnerError::Engine {
+                                engine: PROGRAM.into(),
+                                message: ended.detail,
+                            });
                         }
                         if Instant::now() >= until {
                             return Err(RunnerError::io("connecting to", &path, error));
@@ -125,12 +139,25 @@ impl Engine for Qemu {
         };
         let mut qmp = Qmp::new(connect("qmp")?)?;
         let console = connect("console")?;
-        let lines = if spec.agent { vec![connect("agent")?, connect("uart")?] } else { Vec::new() };
+        let lines = if spec.agent {
+            vec![connect("agent")?, connect("uart")?]
+        } else {
+            Vec::new()
+        };
         let started = Instant::now();
         let log = folder.path().join("console.log");
-        let console = Console::follow(console, log.clone(), started).map_err(|error| RunnerError::io("writing", &log, error))?;
+        let console =
+            Console::follow(console, log.clone(), started).map_err(|error| RunnerError::io("writing", &log, error))?;
         qmp.execute("cont", &json!({}), PATIENCE)?;
-        Ok(Box::new(QemuVm { process, qmp, console, lines, started, folder, display: spec.display }))
+        Ok(Box::new(QemuVm {
+            process,
+            qmp,
+            console,
+            lines,
+            started,
+            folder,
+            display: spec.display,
+        }))
     }
 }
 
@@ -164,7 +191,11 @@ impl Vm for QemuVm {
         let told = |event: qmp::QmpEvent| VmEvent {
             at: event.at.saturating_duration_since(self.started),
             kind: known(&event.name),
-            detail: if event.data.is_null() { event.name } else { format!("{} {}", event.name, event.data) },
+            detail: if event.data.is_null() {
+                event.name
+            } else {
+                format!("{} {}", event.name, event.data)
+            },
         };
         self.qmp.events().into_iter().map(told).collect()
     }
@@ -175,7 +206,8 @@ impl Vm for QemuVm {
         }
         // Into the private folder first: a reader of the run folder never sees half a picture.
         let picture = self.folder.path().join("screen.png");
-        self.qmp.execute("screendump", &json!({"filename": picture, "format": "png"}), PATIENCE)?;
+        self.qmp
+            .execute("screendump", &json!({"filename": picture, "format": "png"}), PATIENCE)?;
         std::fs::copy(&picture, path).map_err(|error| RunnerError::io("writing", path, error))?;
         Ok(true)
     }
@@ -183,6 +215,13 @@ impl Vm for QemuVm {
     fn firmware_log(&self) -> String {
         let bytes = std::fs::read(self.folder.path().join("firmware.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn press_enter(&mut self) -> Result<()> {
+        // A guest that reads no serial line must not keep us from the keyboard.
+        let _ = self.console.send(b"\r");
+        let keys = json!({"keys": [{"type": "qcode", "data": "ret"}]});
+        self.qmp.execute("send-key", &keys, PATIENCE).map(drop)
     }
 
     fn power_button(&mut self) -> Result<()> {
@@ -204,13 +243,21 @@ impl Vm for QemuVm {
     fn stats(&self) -> VmStats {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid)).unwrap_or_default();
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split_whitespace().collect();
-        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        let number = |index: usize| {
+            fields
+                .get(index)
+                .and_then(|field| field.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
         let ticks = rustix::param::clock_ticks_per_second().max(1);
         // proc(5): fields 14 and 15 are utime and stime, 24 is rss in pages; two lie before the bracket.
         let pages = number(21);
         #[expect(clippy::cast_precision_loss, reason = "ticks stay far below 2^52")]
         let cpu_seconds = (number(11) + number(12)) as f64 / ticks as f64;
-        VmStats { cpu_seconds, resident_bytes: pages.saturating_mul(rustix::param::page_size() as u64) }
+        VmStats {
+            cpu_seconds,
+            resident_bytes: pages.saturating_mul(rustix::param::page_size() as u64),
+        }
     }
 }
 
@@ -227,8 +274,14 @@ mod tests {
 
     #[test]
     fn versions_of_debian_and_proxmox_are_read() {
-        assert_eq!(parse_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2~bpo12+1)\n"), Some((10, "10.0.2".into())));
-        assert_eq!(parse_version("QEMU emulator version 9.2.0 (pve-qemu-kvm_9.2.0-5)"), Some((9, "9.2.0".into())));
+        assert_eq!(
+            parse_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2~bpo12+1)\n"),
+            Some((10, "10.0.2".into()))
+        );
+        assert_eq!(
+            parse_version("QEMU emulator version 9.2.0 (pve-qemu-kvm_9.2.0-5)"),
+            Some((9, "9.2.0".into()))
+        );
         assert_eq!(parse_version("something else"), None);
     }
 }

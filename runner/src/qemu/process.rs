@@ -28,7 +28,9 @@ impl Process {
     /// Starts `program`; both output streams go to `log`.
     pub(crate) fn start(program: &str, args: Vec<String>, log: &Path) -> Result<Self> {
         let out = File::create(log).map_err(|error| RunnerError::io("writing", log, error))?;
-        let err = out.try_clone().map_err(|error| RunnerError::io("writing", log, error))?;
+        let err = out
+            .try_clone()
+            .map_err(|error| RunnerError::io("writing", log, error))?;
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(out).stderr(err);
         sys::die_with_parent(&mut command);
@@ -56,18 +58,35 @@ impl Process {
         });
         let pid = started
             .recv()
-            .map_err(|_| RunnerError::Engine { engine: program.to_owned(), message: "the starting thread ended".into() })?
+            .map_err(|_| RunnerError::Engine {
+                engine: program.to_owned(),
+                message: "the starting thread ended".into(),
+            })?
             .map_err(|error| RunnerError::io("starting", Path::new(program), error))?;
-        Ok(Self { pid, log: log.to_owned(), state, clean })
+        Ok(Self {
+            pid,
+            log: log.to_owned(),
+            state,
+            clean,
+        })
     }
 
     /// How it ended, once it has.
     pub(crate) fn ended(&self) -> Option<Ended> {
-        let words = self.state.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let words = self
+            .state
+            .ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()?;
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let last: Vec<&str> = log.lines().rev().take(6).collect();
         let tail: Vec<&str> = last.into_iter().rev().collect();
-        let detail = if tail.is_empty() { words } else { format!("{words}: {}", tail.join(" | ")) };
+        let detail = if tail.is_empty() {
+            words
+        } else {
+            format!("{words}: {}", tail.join(" | "))
+        };
         let clean = *self.clean.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Ended { clean, detail })
     }

@@ -25,7 +25,10 @@ pub(crate) struct Qmp {
 }
 
 fn failed(message: impl Into<String>) -> RunnerError {
-    RunnerError::Engine { engine: "QMP".into(), message: message.into() }
+    RunnerError::Engine {
+        engine: "QMP".into(),
+        message: message.into(),
+    }
 }
 
 impl Qmp {
@@ -37,9 +40,15 @@ impl Qmp {
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines() {
                 let Ok(line) = line else { break };
-                let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
+                let Ok(value) = serde_json::from_str::<Value>(&line) else {
+                    continue;
+                };
                 if let Some(name) = value["event"].as_str() {
-                    let found = QmpEvent { at: Instant::now(), name: name.to_owned(), data: value["data"].clone() };
+                    let found = QmpEvent {
+                        at: Instant::now(),
+                        name: name.to_owned(),
+                        data: value["data"].clone(),
+                    };
                     if event.send(found).is_err() {
                         break;
                     }
@@ -48,7 +57,12 @@ impl Qmp {
                 }
             }
         });
-        let mut qmp = Self { writer, answers, events, version: String::new() };
+        let mut qmp = Self {
+            writer,
+            answers,
+            events,
+            version: String::new(),
+        };
         let greeting = qmp.receive("its greeting", Duration::from_secs(20))?;
         let version = &greeting["QMP"]["version"]["qemu"];
         qmp.version = format!("{}.{}.{}", version["major"], version["minor"], version["micro"]);
@@ -58,7 +72,10 @@ impl Qmp {
 
     fn receive(&self, what: &str, deadline: Duration) -> Result<Value> {
         self.answers.recv_timeout(deadline).map_err(|error| match error {
-            mpsc::RecvTimeoutError::Timeout => RunnerError::Deadline { what: format!("QMP: {what}"), after: deadline },
+            mpsc::RecvTimeoutError::Timeout => RunnerError::Deadline {
+                what: format!("QMP: {what}"),
+                after: deadline,
+            },
             mpsc::RecvTimeoutError::Disconnected => failed(format!("QEMU closed the connection, waiting for {what}")),
         })
     }
@@ -68,10 +85,15 @@ impl Qmp {
         // An answer that came too late for its own deadline must not be taken for this one's.
         while self.answers.try_recv().is_ok() {}
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments}));
-        self.writer.write_all(line.as_bytes()).map_err(|error| failed(format!("{command}: {error}")))?;
+        self.writer
+            .write_all(line.as_bytes())
+            .map_err(|error| failed(format!("{command}: {error}")))?;
         let answer = self.receive(command, deadline)?;
         match answer.get("error") {
-            Some(error) => Err(failed(format!("{command}: {}", error["desc"].as_str().unwrap_or("refused")))),
+            Some(error) => Err(failed(format!(
+                "{command}: {}",
+                error["desc"].as_str().unwrap_or("refused")
+            ))),
             None => Ok(answer["return"].clone()),
         }
     }

@@ -1,5 +1,8 @@
 //! Calls that the safe crates do not offer.
-#![expect(unsafe_code, reason = "pre_exec is unsafe by nature; each block says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "pre_exec is unsafe by nature; each block says why it is sound"
+)]
 
 use std::io;
 use std::os::unix::process::CommandExt;

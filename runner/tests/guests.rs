@@ -1,0 +1,304 @@
+//! Real guests under QEMU TCG. Each has a deadline; what cannot run on this machine says why and passes.
+
+#[cfg(test)]
+mod guests {
+    use convert::machine::{
+        CpuTopology, Firmware, FirmwareKind, GuestOs, Identity, MACHINE_SCHEMA, Machine, Memory, OsFamily, SourceKind,
+        Tpm,
+    };
+    use esxodus_runner::appliance::{Appliance, agent_binary, appliance_kernel, kernel};
+    use esxodus_runner::engine::{AccelWish, Accelerator, DirectKernel, DiskFormat, Engine, EngineWish, choose};
+    use esxodus_runner::probe::ProbeReport;
+    use esxodus_runner::proof::{ProveDisk, ProveOutcome, ProveRequest, prove};
+    use esxodus_runner::qemu::{Qemu, overlay};
+    use reports::schema::ProofVerdict;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    static NEVER: AtomicBool = AtomicBool::new(false);
+
+    /// `false` and a line that says why, where guests cannot run.
+    fn can_run() -> bool {
+        let reason = Qemu
+            .version()
+            .err()
+            .or_else(|| kernel().err())
+            .or_else(|| agent_binary().err());
+        if let Some(reason) = &reason {
+            eprintln!("SKIP: {reason}");
+        }
+        reason.is_none()
+    }
+
+    fn ok(command: &mut Command) -> bool {
+        command.output().is_ok_and(|output| output.status.success())
+    }
+
+    fn machine() -> Machine {
+        Machine {
+            schema: MACHINE_SCHEMA,
+            source_kind: SourceKind::Vmdk,
+            source: PathBuf::new(),
+            name: "tiny".into(),
+            notes: String::new(),
+            hw_version: None,
+            identity: Identity::default(),
+            os: GuestOs {
+                declared: String::new(),
+                family: OsFamily::Linux,
+                is_64bit: true,
+                title: "Linux".into(),
+                pve_ostype: "l26".into(),
+                osinfo_id: None,
+            },
+            firmware: Firmware {
+                kind: FirmwareKind::Bios,
+                secure_boot: false,
+                tpm: Tpm::None,
+                nvram: None,
+            },
+            cpu: CpuTopology {
+                vcpus: 1,
+                sockets: 1,
+                cores_per_socket: 1,
+                threads: 1,
+                hot_add: false,
+                nested: false,
+                numa_vcpus_per_node: None,
+                affinity: None,
+                reservation_mhz: None,
+                limit_mhz: None,
+                shares: None,
+            },
+            memory: Memory {
+                mib: 256,
+                hot_add: false,
+                reservation_mib: None,
+                limit_mib: None,
+                shares: None,
+            },
+            controllers: Vec::new(),
+            disks: Vec::new(),
+            removable: Vec::new(),
+            nics: Vec::new(),
+            serial: Vec::new(),
+            rtc_local: false,
+            boot_order: Vec::new(),
+        }
+    }
+
+    /// Proves a guest of `kernel` (or of the disk itself) whose only disk holds `content`.
+    fn proved(folder: &Path, content: &[u8], kernel: Option<DirectKernel>, timeout: u64) -> ProveOutcome {
+        let disk = folder.join("disk.raw");
+        std::fs::write(&disk, content).expect("temporary disk");
+        let request = ProveRequest {
+            machine: machine(),
+            disks: vec![ProveDisk {
+                path: disk,
+                format: DiskFormat::Raw,
+            }],
+            out: folder.to_owned(),
+            choice: choose(EngineWish::Qemu, AccelWish::Tcg, &ProbeReport::default()).expect("TCG is always there"),
+            timeout: Duration::from_secs(timeout),
+            bench: None,
+            inject_agent: false,
+            bus: None,
+            firmware: None,
+            kernel,
+        };
+        prove(&request, &convert::progress::Silent, &NEVER).expect("the proof can be tried")
+    }
+
+    /// An initramfs of busybox and the agent with `init` as its script.
+    fn initramfs(folder: &Path, init: &str) -> Option<PathBuf> {
+        let root = folder.join("root");
+        std::fs::create_dir_all(root.join("bin")).expect("temporary folder");
+        if std::fs::copy("/bin/busybox", root.join("bin/busybox")).is_err() {
+            eprintln!("SKIP: busybox-static is not installed");
+            return None;
+        }
+        std::fs::copy(agent_binary().expect("checked before"), root.join("bin/agent")).expect("temporary folder");
+        std::fs::write(root.join("init"), init).expect("temporary folder");
+        let image = folder.join("initrd");
+        let pack = format!("chmod +x init; find . | cpio -o -H newc --quiet > {}", image.display());
+        let packed = ok(Command::new("sh").args(["-c", &pack]).current_dir(&root));
+        if !packed {
+            eprintln!("SKIP: cpio is not installed");
+        }
+        packed.then_some(image)
+    }
+
+    #[test]
+    fn the_appliance_finds_a_root_and_puts_the_agent_into_the_overlay_only() {
+        if !can_run() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let tree = folder.path().join("tree");
+        for name in ["etc/systemd/system", "lib/systemd", "boot"] {
+            std::fs::create_dir_all(tree.join(name)).expect("temporary folder");
+        }
+        std::fs::write(tree.join("etc/os-release"), "ID=debian\nVERSION_ID=\"12\"\n").expect("temporary file");
+        std::fs::write(tree.join("lib/systemd/systemd"), "").expect("temporary file");
+        std::fs::write(tree.join("boot/vmlinuz-6.1.0"), "").expect("temporary file");
+        // A link that would lead out of the guest if it were followed from outside.
+        std::os::unix::fs::symlink("/proc/self/environ", tree.join("etc/hostname")).expect("temporary link");
+        let disk = folder.path().join("disk.raw");
+        if !ok(Command::new("mkfs.ext4")
+            .args(["-q", "-d"])
+            .arg(&tree)
+            .arg(&disk)
+            .arg("32M"))
+        {
+            eprintln!("SKIP: mkfs.ext4 (e2fsprogs) is not installed");
+            return;
+        }
+        let before = std::fs::read(&disk).expect("the disk");
+        let over = overlay(&disk, DiskFormat::Raw, folder.path(), "over").expect("an overlay");
+        let disks = [(over.clone(), DiskFormat::Qcow2)];
+        let mut appliance = Appliance::start(
+            &Qemu,
+            Accelerator::Tcg,
+            &disks,
+            folder.path(),
+            Duration::from_secs(120),
+            &NEVER,
+        )
+        .expect("the appliance answers");
+        eprintln!("appliance up after {:?}", appliance.started_in);
+        let found = appliance.inspect(&NEVER).expect("inspection");
+        assert_eq!(found["roots"][0]["os"]["id"], "debian", "{found}");
+        assert_eq!(found["roots"][0]["kernels"][0], "vmlinuz-6.1.0", "{found}");
+        assert!(
+            found["roots"][0]["hostname"].is_null(),
+            "nothing of the appliance leaks through a link: {found}"
+        );
+        let injected = appliance.inject(&NEVER).expect("injection");
+        assert_eq!(injected["service"], "/etc/systemd/system/esxodus-agent.service");
+        appliance.stop(&NEVER).expect("power-off");
+        assert!(
+            std::fs::read(&disk).expect("the disk") == before,
+            "the real disk is untouched"
+        );
+        let merged = folder.path().join("merged.raw");
+        assert!(ok(Command::new("qemu-img")
+            .args(["convert", "-O", "raw"])
+            .arg(&over)
+            .arg(&merged)));
+        let listing = Command::new("debugfs")
+            .args(["-R", "stat /.esxodus/esxodus-agent"])
+            .arg(&merged)
+            .output()
+            .expect("debugfs");
+        let size = std::fs::metadata(agent_binary().expect("checked before"))
+            .expect("the agent")
+            .len();
+        let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+        assert!(
+            listing.contains(&format!("Size: {size}")) && listing.contains("Mode:  0755"),
+            "{listing}"
+        );
+    }
+
+    #[test]
+    fn a_tiny_guest_is_proven_by_its_agent_on_the_second_uart() {
+        if !can_run() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let init = "#!/bin/busybox sh\nB=/bin/busybox; $B mkdir -p /proc /sys /dev\n$B mount -t proc p /proc; $B mount -t sysfs s /sys; \
+                    $B mount -t devtmpfs d /dev\necho 'INIT: version tiny'\n/bin/agent guest\n$B poweroff -f\n";
+        let Some(initrd) = initramfs(folder.path(), init) else {
+            return;
+        };
+        let direct = DirectKernel {
+            kernel: kernel().expect("checked before"),
+            initrd: Some(initrd),
+            cmdline: "console=ttyS0".into(),
+        };
+        let record = proved(folder.path(), &[0; 4096], Some(direct), 120).record;
+        assert_eq!(record.verdict, ProofVerdict::Proven, "{record:?}");
+        let names: Vec<&str> = record
+            .milestones
+            .iter()
+            .map(|milestone| milestone.name.as_str())
+            .collect();
+        assert!(
+            ["kernel", "init", "agent"].iter().all(|name| names.contains(name)),
+            "{names:?}"
+        );
+        assert_eq!(record.disks_before, record.disks_after);
+        assert!(record.guest.is_some_and(|guest| guest["kernel"].is_string()));
+        assert!(
+            record
+                .evidence
+                .iter()
+                .all(|evidence| folder.path().join(&evidence.file).is_file())
+        );
+    }
+
+    #[test]
+    fn a_guest_without_its_root_is_told_as_a_panic_with_the_kernels_words() {
+        if !can_run() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let cmdline = "console=ttyS0 root=/dev/vda9".to_owned();
+        let direct = DirectKernel {
+            kernel: kernel().expect("checked before"),
+            initrd: None,
+            cmdline,
+        };
+        let record = proved(folder.path(), &[0; 4096], Some(direct), 120).record;
+        assert_eq!(record.verdict, ProofVerdict::Failed, "{record:?}");
+        assert!(record.reason.contains("Unable to mount root fs"), "{}", record.reason);
+        assert!(!record.advice.is_empty());
+    }
+
+    #[test]
+    fn a_hung_guest_ends_at_its_deadline_and_is_not_called_a_panic() {
+        if !can_run() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        // A boot sector that loops for ever: jmp $.
+        let mut disk = vec![0_u8; 1 << 20];
+        disk[..2].copy_from_slice(&[0xeb, 0xfe]);
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let record = proved(folder.path(), &disk, None, 8).record;
+        assert_eq!(record.verdict, ProofVerdict::Failed, "{record:?}");
+        assert!(
+            record.reason.contains("hangs") && record.reason.contains("boot-loader"),
+            "{}",
+            record.reason
+        );
+        assert!(
+            record
+                .evidence
+                .iter()
+                .any(|evidence| evidence.file.ends_with("last.png"))
+        );
+    }
+
+    #[test]
+    fn an_empty_disk_is_told_as_no_boot_loader() {
+        if !can_run() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let record = proved(folder.path(), &[0; 1 << 20], None, 60).record;
+        assert_eq!(record.verdict, ProofVerdict::Failed, "{record:?}");
+        assert!(record.reason.contains("boot loader not found"), "{}", record.reason);
+    }
+
+    #[test]
+    fn the_appliances_image_is_built_once() {
+        if !can_run() {
+            return;
+        }
+        let (first, second) = (appliance_kernel().expect("built"), appliance_kernel().expect("cached"));
+        assert_eq!(first, second);
+    }
+}
