@@ -44,6 +44,10 @@ fn disks_of_other_tools_read_as_their_sums_say() {
             grains == 0,
             "{name}: nothing is allocated for zeros"
         );
+        // A map without data is zeros of the stated size, which is what the sums of the large empty disks stand for.
+        if grains > 0 || bytes < 2 << 30 {
+            assert_eq!(content_sha(&*disk), sum, "{name}");
+        }
         let mut stream =
             GrainStream::new(std::fs::File::open(root.join(name)).expect(name), Path::new(name)).expect(name);
         let mut count = 0;
