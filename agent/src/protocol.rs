@@ -70,6 +70,9 @@ pub enum Request {
     Bench {
         /// `quick` or `full`.
         suite: String,
+        /// Wall time that the suite plans for in seconds; 0: the suite's own.
+        #[serde(default)]
+        budget_seconds: u64,
         /// It is killed after so many milliseconds.
         deadline_ms: u64,
     },

@@ -175,7 +175,11 @@ fn answer(
             None => return Err(only_in("appliance")),
         },
         Request::State => (Answer::Facts { value: state::gather() }, Vec::new()),
-        Request::Bench { suite, deadline_ms } => (bench(&suite, deadline_ms, sender)?, Vec::new()),
+        Request::Bench {
+            suite,
+            budget_seconds,
+            deadline_ms,
+        } => (bench(&suite, budget_seconds, deadline_ms, sender)?, Vec::new()),
         Request::GetTime => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
             let unix_ns = u64::try_from(now.as_nanos()).map_err(io::Error::other)?;
@@ -202,9 +206,12 @@ fn named(path: &str, error: &io::Error) -> io::Error {
 }
 
 /// The suite runs as a process of its own: a crash in a workload must not take the line down.
-fn bench(suite: &str, deadline_ms: u64, sender: &Sender) -> io::Result<Answer> {
+fn bench(suite: &str, budget_seconds: u64, deadline_ms: u64, sender: &Sender) -> io::Result<Answer> {
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
-    let argv = [program.as_str(), "bench", "--suite", suite, "--json"].map(str::to_owned);
+    let mut argv = [program.as_str(), "bench", "--suite", suite, "--folder", "/var/tmp", "--json"].map(str::to_owned).to_vec();
+    if budget_seconds > 0 {
+        argv.extend(["--budget".to_owned(), budget_seconds.to_string()]);
+    }
     let mut record = Vec::new();
     let ended = exec::run(
         &argv,

@@ -83,6 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         choice,
         timeout: Duration::from_secs(180),
         bench: rest.first().map(|_| reports::schema::Suite::Quick),
+        bench_budget_seconds: None,
         inject_agent: true,
         bus: None,
         firmware: None,

@@ -11,6 +11,7 @@ pub mod console;
 pub mod devices;
 pub mod engine;
 mod error;
+mod inventory;
 pub mod kvm;
 pub mod probe;
 pub mod proof;
@@ -18,3 +19,4 @@ pub mod qemu;
 mod sys;
 
 pub use error::{Result, RunnerError};
+pub use inventory::{Tool, inventory};

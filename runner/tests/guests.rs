@@ -103,6 +103,7 @@ mod guests {
             choice: choose(EngineWish::Qemu, AccelWish::Tcg, &ProbeReport::default()).expect("TCG is always there"),
             timeout: Duration::from_secs(timeout),
             bench: None,
+            bench_budget_seconds: None,
             inject_agent: false,
             bus: None,
             firmware: None,

@@ -31,7 +31,7 @@ pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
         AccelName::Kvm => AccelWish::Kvm,
         AccelName::Tcg => AccelWish::Tcg,
     };
-    Ok(runner::engine::choose(engine, accel, &runner::probe::cached(PROBE_DEADLINE))?)
+    Ok(runner::engine::choose(engine, accel, &runner::probe::probe(PROBE_DEADLINE))?)
 }
 
 /// What a boot proof is asked to do.
@@ -39,7 +39,7 @@ pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
 pub(crate) struct ProofWish {
     pub(crate) timeout: Duration,
     pub(crate) bench: Option<Suite>,
-    pub(crate) bench_budget: Option<f64>,
+    pub(crate) bench_budget: Option<u64>,
     pub(crate) inject_agent: bool,
 }
 
@@ -48,30 +48,14 @@ pub(crate) struct ProofWish {
 /// # Errors
 /// The engine can't be had or fails; a guest that doesn't boot is a verdict, not an error.
 pub(crate) fn prove(context: &Context, folder: &RunFolder, engine: &EngineArgs, wish: &ProofWish) -> anyhow::Result<ProveOutcome> {
-    let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
-    let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
-    let choice = choose(engine)?;
-    context.say(&format!("guests run on: {}", choice.reason));
-    let disks = manifest
-        .disks
-        .iter()
-        .map(|disk| ProveDisk {
-            path: folder.path(&disk.file),
-            format: if disk.format == "raw" { DiskFormat::Raw } else { DiskFormat::Qcow2 },
-        })
-        .collect();
     let request = ProveRequest {
-        machine,
-        disks,
-        out: folder.root().to_owned(),
-        choice,
         timeout: wish.timeout,
         bench: wish.bench,
         bench_budget_seconds: wish.bench_budget,
         inject_agent: wish.inject_agent,
-        bus: None,
-        firmware: None,
+        ..request(folder, engine)?
     };
+    context.say(&format!("guests run on: {}", request.choice.reason));
     let spinner = context.bars.spinner("booting the guest from a throw-away overlay");
     let outcome = runner::proof::prove(&request, &context.bars, &context.cancel);
     spinner.finish_and_clear();
@@ -81,6 +65,29 @@ pub(crate) fn prove(context: &Context, folder: &RunFolder, engine: &EngineArgs, 
         folder.write("proof/inspection.json", inspection)?;
     }
     Ok(outcome)
+}
+
+/// The converted guest of a run folder, to be run as it is.
+fn request(folder: &RunFolder, engine: &EngineArgs) -> anyhow::Result<ProveRequest> {
+    let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
+    let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
+    let disks = manifest.disks.iter().map(|disk| ProveDisk {
+        path: folder.path(&disk.file),
+        format: if disk.format == "raw" { DiskFormat::Raw } else { DiskFormat::Qcow2 },
+    });
+    Ok(ProveRequest {
+        disks: disks.collect(),
+        out: folder.root().to_owned(),
+        choice: choose(engine)?,
+        timeout: Duration::from_secs(300),
+        bench: None,
+        bench_budget_seconds: None,
+        inject_agent: false,
+        bus: None,
+        firmware: None,
+        kernel: None,
+        machine,
+    })
 }
 
 /// Measures this machine.
@@ -112,7 +119,7 @@ pub(crate) fn bench_guest(
     let wish = ProofWish {
         timeout: Duration::from_secs(300),
         bench: Some(suite),
-        bench_budget: budget.map(seconds),
+        bench_budget: budget,
         inject_agent: true,
     };
     let outcome = prove(context, &folder, engine, &wish)?;
@@ -159,4 +166,28 @@ pub(crate) fn bench_lxc(context: &Context, container: &str, suite: Suite, budget
 /// Budgets come as whole seconds.
 pub(crate) fn seconds(budget: u64) -> f64 {
     Duration::from_secs(budget).as_secs_f64()
+}
+
+/// Connects this terminal with the guest's console until the guest ends or Ctrl-] is pressed. Returns how it ended.
+///
+/// # Errors
+/// The engine can't be had or fails.
+pub(crate) fn hands_on(context: &Context, folder: &RunFolder, engine: &EngineArgs, persist: bool) -> anyhow::Result<String> {
+    use runner::console::Left;
+    use runner::engine::Engine as _;
+    let scratch = tempfile::Builder::new().prefix(".run-").tempdir_in(folder.root()).context("cannot make a folder for overlays")?;
+    let request = request(folder, engine)?;
+    context.say(&format!("guests run on: {}", request.choice.reason));
+    context.say("console of the guest: Ctrl-] leaves");
+    let (spec, notes) = request.hands_on_spec(scratch.path(), persist);
+    for note in notes {
+        context.say(&note);
+    }
+    let mut vm = runner::qemu::Qemu.start(&spec)?;
+    let left = runner::console::attach(vm.as_mut(), &context.cancel)?;
+    Ok(match left {
+        Left::User => "left by Ctrl-]; the guest was switched off".to_owned(),
+        Left::Guest(ended) => format!("the guest ended: {}", ended.detail),
+        Left::Cancelled => "stopped".to_owned(),
+    })
 }

@@ -29,7 +29,7 @@ pub(crate) struct Wish {
     pub(crate) engine: EngineArgs,
     pub(crate) timeout: Duration,
     pub(crate) bench: bool,
-    pub(crate) bench_budget: Option<f64>,
+    pub(crate) bench_budget: Option<u64>,
     pub(crate) prove: bool,
 }
 
@@ -185,7 +185,7 @@ fn chain(
     if wish.bench {
         run.step("bench-host", &format!("{budget:?}"), &["bench/host.json"], |folder| {
             let mut options = SuiteOptions::new(Suite::Quick, folder.root());
-            options.budget_seconds = budget;
+            options.budget_seconds = budget.map(measure::seconds);
             let record = measure::bench_host(context, options)?;
             folder.write("bench/host.json", &record)?;
             Ok((true, bench_words(&record)))

@@ -50,11 +50,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     } else if let Some(container) = args.place.strip_prefix("lxc:") {
         crate::chain::bench_lxc(context, container, suite, args.budget)?
     } else if args.place == "host" {
-        let mut options = SuiteOptions { suite, only: args.only.clone(), ..SuiteOptions::default() };
-        options.budget_seconds = args.budget.map_or(options.budget_seconds, |seconds| seconds as f64);
-        if let Some(folder) = &args.folder {
-            options.folder.clone_from(folder);
-        }
+        let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);
+        let mut options = SuiteOptions::new(suite, folder);
+        options.only = (!args.only.is_empty()).then(|| args.only.clone());
+        options.budget_seconds = args.budget.map(crate::chain::measure::seconds);
         crate::chain::bench_host(context, options)?
     } else {
         bail!("--in {}: write host, lxc:CONTAINER or guest:OUT", args.place);

@@ -21,7 +21,7 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let spinner = context.bars.spinner("probing KVM");
     let deadline = Duration::from_secs(5);
-    let kvm = if args.fresh { runner::probe::probe(deadline) } else { runner::probe::cached(deadline) };
+    let kvm = if args.fresh { runner::probe::probe_now(deadline) } else { runner::probe::probe(deadline) };
     spinner.finish_and_clear();
     let choice = runner::engine::choose(EngineWish::Auto, AccelWish::Auto, &kvm)?;
     let tools = runner::inventory();

@@ -2,7 +2,7 @@
 
 use super::options::{CopyArgs, EngineArgs, SourceOptions};
 use super::{Context, Outcome};
-use crate::chain::{measure, migrate};
+use crate::chain::migrate;
 use crate::terminal::table;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         engine: args.engine.clone(),
         timeout: Duration::from_secs(args.timeout),
         bench: !args.no_bench,
-        bench_budget: Some(measure::seconds(args.bench_budget)),
+        bench_budget: Some(args.bench_budget),
         prove: !args.no_prove,
     };
     let (report, written, good) = migrate::migrate(context, &wish)?;

@@ -3,7 +3,6 @@
 //! stdout carries the result, stderr the log and progress. Exit codes: 0 done and good, 1 the answer is no, 2 could not do
 //! it, 130 stopped by Ctrl-C.
 
-mod assess;
 mod bench;
 mod compare;
 mod convert;
@@ -11,7 +10,7 @@ mod doctor;
 mod inspect;
 mod limits;
 mod migrate;
-mod options;
+pub(crate) mod options;
 mod prove;
 mod report;
 mod run;
@@ -65,7 +64,6 @@ struct Global {
 enum Command {
     Doctor(doctor::Args),
     Inspect(inspect::Args),
-    Assess(assess::Args),
     Convert(convert::Args),
     Verify(verify::Args),
     Prove(prove::Args),
@@ -150,7 +148,6 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Inspect(args) => inspect::run(&context, &args),
-        Command::Assess(args) => assess::run(&context, &args),
         Command::Convert(args) => convert::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Prove(args) => prove::run(&context, &args),

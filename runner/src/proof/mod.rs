@@ -204,6 +204,7 @@ fn measure(
     let value = agent.facts(
         Request::Bench {
             suite: name.into(),
+            budget_seconds: request.bench_budget_seconds.unwrap_or(0),
             deadline_ms,
         },
         patience + Duration::from_secs(30),

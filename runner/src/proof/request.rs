@@ -30,6 +30,8 @@ pub struct ProveRequest {
     pub timeout: Duration,
     /// Also measure in the guest.
     pub bench: Option<Suite>,
+    /// Wall seconds that the measuring plans for; `None`: the suite's own.
+    pub bench_budget_seconds: Option<u64>,
     /// Put the agent into the overlay.
     pub inject_agent: bool,
     /// Disk bus other than the default (virtio-blk for Linux, SATA for everything else).
@@ -91,6 +93,21 @@ fn memory_bound() -> u64 {
 }
 
 impl ProveRequest {
+    /// The guest as a person wants it at hand: the console on the first serial port, no display, and writes in throw-away
+    /// overlays below `scratch` unless `persist`. The second value says in words where it is smaller than the machine.
+    #[must_use]
+    pub fn hands_on_spec(&self, scratch: &Path, persist: bool) -> (VmSpec, Vec<String>) {
+        let paths: Vec<PathBuf> = self.disks.iter().map(|disk| disk.path.clone()).collect();
+        let (mut spec, notes) = self.spec(&paths, scratch);
+        for (wanted, disk) in spec.disks.iter_mut().zip(&self.disks) {
+            wanted.format = disk.format;
+            wanted.snapshot = !persist;
+        }
+        spec.display = false;
+        spec.agent = false;
+        (spec, notes)
+    }
+
     /// The guest on `disks` (the overlays), and in words where it is smaller than the machine.
     pub(crate) fn spec(&self, disks: &[PathBuf], scratch: &Path) -> (VmSpec, Vec<String>) {
         let machine = &self.machine;
