@@ -145,7 +145,7 @@ pub(crate) fn targets(
     let map = map
         .map(|path| {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the map {}", path.display()))?;
-            NetworkMap::from_toml(&text).with_context(|| format!("the map {} is wrong", path.display()))
+            NetworkMap::parse(&text).with_context(|| format!("the map {} is wrong", path.display()))
         })
         .transpose()?;
     let target = TargetContext {

@@ -26,7 +26,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let chosen: Vec<&limits::Limit> = limits::all()
         .iter()
         .filter(|limit| limit.product.to_lowercase().contains(&product))
-        .filter(|limit| args.scope.as_ref().is_none_or(|scope| scope.eq_ignore_ascii_case(&limit.scope.to_string())))
+        .filter(|limit| args.scope.as_ref().is_none_or(|scope| scope.eq_ignore_ascii_case(limit.scope.as_str())))
         .collect();
     let comparison: Vec<&limits::ComparisonRow> =
         limits::comparison().iter().filter(|row| row.product.to_lowercase().contains(&product)).collect();
@@ -36,11 +36,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
             vec![
                 limit.product.clone(),
                 limit.version.clone(),
-                limit.scope.to_string(),
+                limit.scope.as_str().to_owned(),
                 limit.key.clone(),
                 format!("{} {}", limit.value, limit.unit),
-                limit.kind.to_string(),
-                limit.confidence.to_string(),
+                limit.kind.as_str().to_owned(),
+                limit.confidence.as_str().to_owned(),
                 limit.source.clone(),
             ]
         });

@@ -37,6 +37,17 @@ pub enum EngineKind {
     Qemu,
 }
 
+impl EngineKind {
+    /// `kvm` or `qemu`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
 /// Accelerator taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Accelerator {
