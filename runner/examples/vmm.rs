@@ -171,15 +171,18 @@ fn run() -> Result<ExitReason, Failure> {
     let options = parse()?;
     let vmm = Vmm::new(options.config)?;
     let vm = if options.sandbox {
-        vmm.start()?
+        vmm.start_sandboxed()?
     } else {
         vmm.start()?
     };
     let echo = options.echo.map(|channel| thread::spawn(move || check_echo(channel)));
-    if let Some(after) = options.power_button
-        && vm.wait_timeout(after).is_none()
-    {
-        vm.press_power_button();
+    if let Some(after) = options.power_button {
+        // Counted from the marker: only then the guest listens.
+        while vm.stages().marker.is_none() && vm.wait_timeout(Duration::from_millis(50)).is_none() {
+        }
+        if vm.wait_timeout(after).is_none() {
+            vm.press_power_button();
+        }
     }
     let report = vm.wait();
     if let Some(echo) = echo {

@@ -116,6 +116,9 @@ pub enum VmmError {
         /// What fits.
         limit: u32,
     },
+    /// See [`super::sandbox::SandboxError`].
+    #[error("sandbox: {0}")]
+    Sandbox(#[from] super::sandbox::SandboxError),
     /// See [`Overlap`].
     #[error(transparent)]
     Bus(#[from] Overlap),

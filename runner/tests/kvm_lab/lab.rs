@@ -13,25 +13,25 @@ use std::{
 };
 
 /// One run at level 1.
-pub struct Case {
+pub(crate) struct Case {
     /// Name; letters and dashes.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Shell script for level 1. `$B` is busybox; `l2 ACTION [VMM-ARGUMENT]…` boots level 2.
-    pub script: String,
+    pub(crate) script: String,
     /// Ends the case at level 1, in seconds.
-    pub seconds: u32,
+    pub(crate) seconds: u32,
 }
 
 /// What a case printed and returned.
 #[derive(Debug, Clone, Default)]
-pub struct CaseResult {
-    pub output: String,
-    pub code: Option<i32>,
+pub(crate) struct CaseResult {
+    pub(crate) output: String,
+    pub(crate) code: Option<i32>,
 }
 
 impl CaseResult {
     /// The VMM's last word, as JSON.
-    pub fn exit(&self) -> serde_json::Value {
+    pub(crate) fn exit(&self) -> serde_json::Value {
         self.output
             .lines()
             .rev()
@@ -40,18 +40,18 @@ impl CaseResult {
             .unwrap_or(serde_json::Value::Null)
     }
 
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         self.exit()["reason"].as_str().unwrap_or("none").to_owned()
     }
 }
 
 /// The parts of a lab image.
-pub struct Lab {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Lab {
+    pub(crate) dir: tempfile::TempDir,
     kernel: PathBuf,
     modules: PathBuf,
     vmm: PathBuf,
-    pub extra: Vec<(PathBuf, PathBuf)>,
+    pub(crate) extra: Vec<(PathBuf, PathBuf)>,
 }
 
 /// KVM modules, and those that let level 1 write its results to a disk.
@@ -81,7 +81,7 @@ const LEVEL2_MODULES: [&str; 10] = [
 
 impl Lab {
     /// Collects the parts; `Err` says why the lab cannot run here.
-    pub fn new() -> Result<Self, String> {
+    pub(crate) fn new() -> Result<Self, String> {
         for program in ["qemu-system-x86_64", "qemu-img", "cpio", "gzip", "mkfs.ext4"] {
             find_program(program).ok_or(format!("{program} is not installed"))?;
         }
@@ -107,17 +107,17 @@ impl Lab {
         })
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Puts a host file into level 1's root.
-    pub fn add(&mut self, host: impl Into<PathBuf>, target: &str) {
+    pub(crate) fn add(&mut self, host: impl Into<PathBuf>, target: &str) {
         self.extra.push((host.into(), target.into()));
     }
 
     /// An ext4 file system with busybox and `/sbin/init`, as a qcow2 base image.
-    pub fn ext4_base(&self, init: &str) -> PathBuf {
+    pub(crate) fn ext4_base(&self, init: &str) -> PathBuf {
         let root = self.path("disk-root");
         for dir in ["bin", "sbin", "proc", "dev", "sys", "data"] {
             fs::create_dir_all(root.join(dir)).expect("mkdir");
@@ -141,7 +141,7 @@ impl Lab {
     }
 
     /// Runs the cases in one boot of level 1; what they put into `/out` arrives in the folder `out`.
-    pub fn run(&self, cases: &[Case], level1_cpus: u32) -> BTreeMap<&'static str, CaseResult> {
+    pub(crate) fn run(&self, cases: &[Case], level1_cpus: u32) -> BTreeMap<&'static str, CaseResult> {
         self.level2();
         self.level1(cases);
         let out = self.path("out.tar");

@@ -45,12 +45,9 @@ reset)
         echo "round $round" | $B dd of=/dev/vdb bs=512 conv=sync,fsync 2>/dev/null && echo "L2-WROTE $round"
     done
     ;;
-rng)
-    modules
-    echo "L2-RNG $($B cat /sys/class/misc/hw_random/rng_current) $($B dd if=/dev/hwrng bs=64 count=4 2>/dev/null | $B wc -c)"
-    ;;
 button)
     modules
+    echo "L2-RNG $($B cat /sys/class/misc/hw_random/rng_current) $($B dd if=/dev/hwrng bs=64 count=4 2>/dev/null | $B wc -c)"
     before=$($B awk '/ACPI:Ged/ {print $2}' /proc/interrupts)
     echo "L2-WAITING"
     for i in $($B seq 100); do

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::devices::Events;
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Log(Mutex<Vec<MachineEvent>>);
     impl Events for Log {
         fn event(&self, event: MachineEvent) {

@@ -16,7 +16,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 /// A disk image. Offsets and lengths are in bytes and inside the disk; callers check that. Calls come from several
 /// threads.
-pub trait BlockBackend: Send + Sync {
+pub trait BlockBackend: Send + Sync + std::fmt::Debug {
     /// Size of the disk in bytes.
     fn size(&self) -> u64;
     /// Fills `buffer`.

@@ -47,6 +47,7 @@ impl Status {
 }
 
 /// What the disk is, as far as requests need to know.
+#[derive(Debug)]
 pub struct Disk<'a> {
     /// The image.
     pub backend: &'a dyn BlockBackend,
