@@ -49,7 +49,7 @@ const fn gdt(code: u64, tss: u64) -> [u64; 5] {
         descriptor(tss, 0x67),
     ]
 }
-const GDT_LONG: [u64; 5] = gdt(0xa09b, 0x808b);
+const GDT_LONG: [u64; 5] = gdt(0xa09b, 0x008b);
 const GDT_PVH: [u64; 5] = gdt(0xc09b, 0x008b);
 
 fn segment(gdt: &[u64; 5], index: u8) -> kvm_segment {
