@@ -94,15 +94,11 @@ fn parse() -> Result<Options, Failure> {
 }
 
 fn number<T: FromStr>(text: &str) -> Result<T, Failure> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is not a number").into())
+    text.parse().map_err(|_| format!("{text:?} is not a number").into())
 }
 
 fn topology(text: &str) -> Result<Topology, Failure> {
-    let parts = text
-        .split(',')
-        .map(number)
-        .collect::<Result<Vec<u32>, _>>()?;
+    let parts = text.split(',').map(number).collect::<Result<Vec<u32>, _>>()?;
     match parts[..] {
         [sockets, cores, threads] => Ok(Topology {
             sockets,
@@ -178,8 +174,7 @@ fn run() -> Result<ExitReason, Failure> {
     let echo = options.echo.map(|channel| thread::spawn(move || check_echo(channel)));
     if let Some(after) = options.power_button {
         // Counted from the marker: only then the guest listens.
-        while vm.stages().marker.is_none() && vm.wait_timeout(Duration::from_millis(50)).is_none() {
-        }
+        while vm.stages().marker.is_none() && vm.wait_timeout(Duration::from_millis(50)).is_none() {}
         if vm.wait_timeout(after).is_none() {
             vm.press_power_button();
         }

@@ -99,9 +99,7 @@ impl Driver {
     fn new(device: Box<dyn VirtioDevice>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("mmap");
         let line = EventFd::new(libc::EFD_NONBLOCK).expect("eventfd");
-        let transport =
-            MmioTransport::new(device, memory.clone(), Arc::new(Interrupt::new(line)))
-                .expect("transport");
+        let transport = MmioTransport::new(device, memory.clone(), Arc::new(Interrupt::new(line))).expect("transport");
         Self {
             memory,
             transport,
@@ -123,9 +121,7 @@ impl Driver {
     fn start(&mut self, queues: u32) {
         self.write(0x70, 0);
         assert_eq!(self.read(0x70), 0);
-        self.memory
-            .write_slice(&[0; 0x4000], GuestAddress(0))
-            .expect("inside");
+        self.memory.write_slice(&[0; 0x4000], GuestAddress(0)).expect("inside");
         self.next = 0;
         self.write(0x70, 3);
         self.write(0x14, 0);
@@ -138,7 +134,11 @@ impl Driver {
         assert_eq!(self.read(0x70), 11);
         for queue in 0..queues {
             // Only the last one gets work; the others have rings of their own.
-            let shift = if queue + 1 == queues { 0 } else { 0x4_0000 + queue * 0x1_0000 };
+            let shift = if queue + 1 == queues {
+                0
+            } else {
+                0x4_0000 + queue * 0x1_0000
+            };
             self.write(0x30, queue);
             self.write(0x38, QUEUE_SIZE.into());
             self.write(0x80, u32::try_from(DESC).expect("low") + shift);
@@ -152,8 +152,12 @@ impl Driver {
     fn descriptor(&self, index: u16, desc: Desc) {
         let at = DESC + u64::from(index) * 16;
         self.memory.write_obj(desc.address, GuestAddress(at)).expect("inside");
-        self.memory.write_obj(desc.length, GuestAddress(at + 8)).expect("inside");
-        self.memory.write_obj(desc.flags, GuestAddress(at + 12)).expect("inside");
+        self.memory
+            .write_obj(desc.length, GuestAddress(at + 8))
+            .expect("inside");
+        self.memory
+            .write_obj(desc.flags, GuestAddress(at + 12))
+            .expect("inside");
         self.memory.write_obj(desc.next, GuestAddress(at + 14)).expect("inside");
     }
 
@@ -169,9 +173,7 @@ impl Driver {
     }
 
     fn set_avail_index(&self, index: u16) {
-        self.memory
-            .write_obj(index, GuestAddress(AVAIL + 2))
-            .expect("inside");
+        self.memory.write_obj(index, GuestAddress(AVAIL + 2)).expect("inside");
     }
 
     fn used(&self) -> u16 {
@@ -200,9 +202,33 @@ impl Driver {
         self.memory.write_obj(sector, GuestAddress(0x7008)).expect("inside");
         self.memory.write_obj(0xee_u8, GuestAddress(0x7100)).expect("inside");
         let direction = if device_writes { WRITE } else { 0 };
-        self.descriptor(0, Desc { address: 0x7000, length: 16, flags: NEXT, next: 1 });
-        self.descriptor(1, Desc { address: 0x8000, length, flags: NEXT | direction, next: 2 });
-        self.descriptor(2, Desc { address: 0x7100, length: 1, flags: WRITE, next: 0 });
+        self.descriptor(
+            0,
+            Desc {
+                address: 0x7000,
+                length: 16,
+                flags: NEXT,
+                next: 1,
+            },
+        );
+        self.descriptor(
+            1,
+            Desc {
+                address: 0x8000,
+                length,
+                flags: NEXT | direction,
+                next: 2,
+            },
+        );
+        self.descriptor(
+            2,
+            Desc {
+                address: 0x7100,
+                length: 1,
+                flags: WRITE,
+                next: 0,
+            },
+        );
         let before = self.used();
         self.offer(0, 0);
         assert!(self.settle(before + 1), "a well-formed request failed the device");
@@ -228,10 +254,16 @@ fn block_requests_are_carried_out_and_survive_a_reset() {
             .expect("inside");
         assert_eq!(driver.block(1, 4, 1024, false), 0, "write");
         assert_eq!(backend.0.lock().expect("alive")[2048..3072], [round + 1; 1024]);
-        driver.memory.write_slice(&[0; 1024], GuestAddress(0x8000)).expect("inside");
+        driver
+            .memory
+            .write_slice(&[0; 1024], GuestAddress(0x8000))
+            .expect("inside");
         assert_eq!(driver.block(0, 4, 1024, true), 0, "read");
         let mut back = [0; 1024];
-        driver.memory.read_slice(&mut back, GuestAddress(0x8000)).expect("inside");
+        driver
+            .memory
+            .read_slice(&mut back, GuestAddress(0x8000))
+            .expect("inside");
         assert_eq!(back, [round + 1; 1024]);
         assert_eq!(driver.block(8, 0, 20, true), 0, "serial number");
         driver.start(1);
@@ -301,8 +333,19 @@ fn frames_travel_both_ways_with_a_header_of_twelve_bytes() {
     ours.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
     let mut driver = Driver::new(Box::new(Net::new(Arc::new(Wire(theirs)), [2; 6])));
     driver.start(2);
-    driver.memory.write_slice(&[7; 100], GuestAddress(0x8000)).expect("inside");
-    driver.descriptor(0, Desc { address: 0x8000, length: 72, flags: 0, next: 0 });
+    driver
+        .memory
+        .write_slice(&[7; 100], GuestAddress(0x8000))
+        .expect("inside");
+    driver.descriptor(
+        0,
+        Desc {
+            address: 0x8000,
+            length: 72,
+            flags: 0,
+            next: 0,
+        },
+    );
     driver.offer(0, 1);
     assert!(driver.settle(1));
     let mut frame = [0; 100];
@@ -310,21 +353,14 @@ fn frames_travel_both_ways_with_a_header_of_twelve_bytes() {
 }
 
 fn descriptors() -> impl Strategy<Value = Vec<Desc>> {
-    let address = prop_oneof![
-        0_u64..0x1_0000,
-        Just(0xf_fff0),
-        Just(u64::MAX - 3),
-        any::<u64>()
-    ];
+    let address = prop_oneof![0_u64..0x1_0000, Just(0xf_fff0), Just(u64::MAX - 3), any::<u64>()];
     let length = prop_oneof![0_u32..2048, Just(0x1_0000), any::<u32>()];
-    let one = (address, length, 0_u16..8, 0_u16..QUEUE_SIZE + 2).prop_map(
-        |(address, length, flags, next)| Desc {
-            address,
-            length,
-            flags,
-            next,
-        },
-    );
+    let one = (address, length, 0_u16..8, 0_u16..QUEUE_SIZE + 2).prop_map(|(address, length, flags, next)| Desc {
+        address,
+        length,
+        flags,
+        next,
+    });
     prop::collection::vec(one, usize::from(QUEUE_SIZE))
 }
 

@@ -130,7 +130,11 @@ impl Lab {
         File::create(&raw)
             .and_then(|file| file.set_len(24 << 20))
             .expect("create");
-        run("mkfs.ext4", ["-q", "-F", "-d"].map(OsStr::new), [root.as_os_str(), raw.as_os_str()]);
+        run(
+            "mkfs.ext4",
+            ["-q", "-F", "-d"].map(OsStr::new),
+            [root.as_os_str(), raw.as_os_str()],
+        );
         let base = self.path("base.qcow2");
         run(
             "qemu-img",
@@ -301,11 +305,7 @@ fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
-fn run<'a>(
-    program: &str,
-    first: impl IntoIterator<Item = &'a OsStr>,
-    second: impl IntoIterator<Item = &'a OsStr>,
-) {
+fn run<'a>(program: &str, first: impl IntoIterator<Item = &'a OsStr>, second: impl IntoIterator<Item = &'a OsStr>) {
     let program = find_program(program).expect("checked at the start");
     let output = Command::new(&program)
         .args(first)
@@ -329,8 +329,7 @@ fn busybox(root: &Path) {
 fn script(path: &Path, text: &str) {
     let mut file = File::create(path).expect("create");
     file.write_all(text.as_bytes()).expect("write");
-    file.set_permissions(fs::Permissions::from_mode(0o755))
-        .expect("chmod");
+    file.set_permissions(fs::Permissions::from_mode(0o755)).expect("chmod");
 }
 
 fn pack(root: &Path, target: &Path) {

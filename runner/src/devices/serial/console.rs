@@ -85,8 +85,7 @@ impl Console {
         }
         if !self.panicked && self.line.ends_with(PANIC) {
             self.panicked = true;
-            self.events
-                .event(MachineEvent::Panic(PanicSource::Console));
+            self.events.event(MachineEvent::Panic(PanicSource::Console));
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter_all_threads,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter_all_threads,
 };
 
 use super::SandboxError;
@@ -83,11 +83,7 @@ const FREE: &[i64] = &[
 const KVM_IOCTL_TYPE: u64 = 0xae00;
 const IOCTL_TYPE_MASK: u64 = 0xff00;
 
-fn rule(
-    argument: u8,
-    operator: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompRule, seccompiler::BackendError> {
+fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![SeccompCondition::new(
         argument,
         SeccompCmpArgLen::Dword,
@@ -105,8 +101,7 @@ fn flag(value: i32) -> u64 {
 /// # Errors
 /// Where seccompiler refuses them, which would be a mistake in the lists.
 pub fn programs() -> Result<[BpfProgram; 2], SandboxError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        FREE.iter().map(|&call| (call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FREE.iter().map(|&call| (call, Vec::new())).collect();
     rules.insert(
         libc::SYS_ioctl,
         vec![
@@ -114,20 +109,11 @@ pub fn programs() -> Result<[BpfProgram; 2], SandboxError> {
             rule(1, SeccompCmpOp::Eq, libc::FIONBIO)?,
         ],
     );
-    let no_code = |argument| {
-        rule(
-            argument,
-            SeccompCmpOp::MaskedEq(flag(libc::PROT_EXEC)),
-            0,
-        )
-    };
+    let no_code = |argument| rule(argument, SeccompCmpOp::MaskedEq(flag(libc::PROT_EXEC)), 0);
     rules.insert(libc::SYS_mmap, vec![no_code(2)?]);
     rules.insert(libc::SYS_mprotect, vec![no_code(2)?]);
     let thread = flag(libc::CLONE_THREAD);
-    rules.insert(
-        libc::SYS_clone,
-        vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?],
-    );
+    rules.insert(libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
     rules.insert(
         libc::SYS_prctl,
         vec![rule(0, SeccompCmpOp::Eq, flag(libc::PR_SET_NAME))?],
