@@ -4,7 +4,13 @@
 //! Exit code 0 = the guest powered off, 3 = it ended otherwise, 2 = it could not be started.
 
 use std::{
-    fs::File, os::unix::net::UnixListener, path::PathBuf, process::ExitCode, str::FromStr,
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    process::ExitCode,
+    str::FromStr,
+    thread,
     time::Duration,
 };
 
@@ -22,12 +28,13 @@ type Failure = Box<dyn std::error::Error>;
 const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
     [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]…
     [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
-    [--power-button-after SECONDS]";
+    [--power-button-after SECONDS] [--agent-echo]";
 
 struct Options {
     config: VmmConfig,
     sandbox: bool,
     power_button: Option<Duration>,
+    echo: Option<UnixStream>,
 }
 
 fn parse() -> Result<Options, Failure> {
@@ -38,6 +45,7 @@ fn parse() -> Result<Options, Failure> {
     });
     let mut sandbox = true;
     let mut power_button = None;
+    let mut echo = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -55,6 +63,11 @@ fn parse() -> Result<Options, Failure> {
             }
             "--agent" => {
                 config.agent = Some(AgentChannel::Listener(UnixListener::bind(value()?)?));
+            }
+            "--agent-echo" => {
+                let (ours, theirs) = UnixStream::pair()?;
+                config.agent = Some(AgentChannel::Stream(theirs));
+                echo = Some(ours);
             }
             "--console" => match value()?.as_str() {
                 "stdin" => config.console_input = true,
@@ -76,19 +89,16 @@ fn parse() -> Result<Options, Failure> {
         config,
         sandbox,
         power_button,
+        echo,
     })
 }
 
 fn number<T: FromStr>(text: &str) -> Result<T, Failure> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is not a number").into())
+    text.parse().map_err(|_| format!("{text:?} is not a number").into())
 }
 
 fn topology(text: &str) -> Result<Topology, Failure> {
-    let parts = text
-        .split(',')
-        .map(number)
-        .collect::<Result<Vec<u32>, _>>()?;
+    let parts = text.split(',').map(number).collect::<Result<Vec<u32>, _>>()?;
     match parts[..] {
         [sockets, cores, threads] => Ok(Topology {
             sockets,
@@ -137,20 +147,43 @@ fn net(text: &str, index: usize) -> Result<NetConfig, Failure> {
     })
 }
 
+/// Waits for the guest's READY on ttyS1, sends every byte value and more, and compares what comes back.
+fn check_echo(mut channel: UnixStream) -> io::Result<String> {
+    channel.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut ready = [0; 6];
+    channel.read_exact(&mut ready)?;
+    let sent: Vec<u8> = (0..=u8::MAX).chain(0..44).collect();
+    channel.write_all(&sent)?;
+    let mut got = vec![0; sent.len()];
+    channel.read_exact(&mut got)?;
+    Ok(if ready == *b"READY\n" && got == sent {
+        "same".into()
+    } else {
+        format!("different: {ready:?} {got:?}")
+    })
+}
+
 fn run() -> Result<ExitReason, Failure> {
     let options = parse()?;
     let vmm = Vmm::new(options.config)?;
     let vm = if options.sandbox {
-        vmm.start()?
+        vmm.start_sandboxed()?
     } else {
         vmm.start()?
     };
-    if let Some(after) = options.power_button
-        && vm.wait_timeout(after).is_none()
-    {
-        vm.press_power_button();
+    let echo = options.echo.map(|channel| thread::spawn(move || check_echo(channel)));
+    if let Some(after) = options.power_button {
+        // Counted from the marker: only then the guest listens.
+        while vm.stages().marker.is_none() && vm.wait_timeout(Duration::from_millis(50)).is_none() {}
+        if vm.wait_timeout(after).is_none() {
+            vm.press_power_button();
+        }
     }
     let report = vm.wait();
+    if let Some(echo) = echo {
+        let answer = echo.join().map_err(|_| "the echo check panicked")?;
+        println!("\nAGENT-ECHO {}", answer.unwrap_or_else(|error| error.to_string()));
+    }
     println!("\nVMM-EXIT {}", serde_json::to_string(&report)?);
     Ok(report.reason)
 }

@@ -3,8 +3,8 @@
 use acpi_tables::{
     Aml,
     aml::{
-        Device, EISAName, Equal, Arg, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, ONE, Package,
-        Path, ResourceTemplate, Scope, ZERO,
+        Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, ONE, Package, Path,
+        ResourceTemplate, Scope, ZERO,
     },
     sdt::Sdt,
 };
@@ -41,11 +41,7 @@ pub fn build(machine: &Machine) -> Vec<u8> {
 }
 
 fn sleep_states(aml: &mut Vec<u8>) {
-    Name::new(
-        "_S5_".into(),
-        &Package::new(vec![&tables::SLEEP_TYPE_S5]),
-    )
-    .to_aml_bytes(aml);
+    Name::new("_S5_".into(), &Package::new(vec![&tables::SLEEP_TYPE_S5])).to_aml_bytes(aml);
 }
 
 fn processors(machine: &Machine, aml: &mut Vec<u8>) {
@@ -115,12 +111,7 @@ fn pvpanic(aml: &mut Vec<u8>) {
             &Name::new("_UID".into(), &ZERO),
             &Name::new(
                 "_CRS".into(),
-                &ResourceTemplate::new(vec![&IO::new(
-                    layout::PVPANIC_PORT,
-                    layout::PVPANIC_PORT,
-                    1,
-                    1,
-                )]),
+                &ResourceTemplate::new(vec![&IO::new(layout::PVPANIC_PORT, layout::PVPANIC_PORT, 1, 1)]),
             ),
         ],
     )
@@ -158,10 +149,7 @@ fn power_button(aml: &mut Vec<u8>) {
                 true,
                 vec![&If::new(
                     &Equal::new(&Arg(0), &layout::GSI_POWER_BUTTON),
-                    vec![&Notify::new(
-                        &Path::new("_SB_.PWRB"),
-                        &BUTTON_PRESSED,
-                    )],
+                    vec![&Notify::new(&Path::new("_SB_.PWRB"), &BUTTON_PRESSED)],
                 )],
             ),
         ],

@@ -68,10 +68,7 @@ pub fn normalise(supported: &CpuId, topology: Topology, index: u32) -> Option<Cp
             }
         }
         // CmpLegacy says that the HTT count means cores; right only without threads.
-        for entry in entries
-            .iter_mut()
-            .filter(|entry| entry.function == 0x8000_0001)
-        {
+        for entry in entries.iter_mut().filter(|entry| entry.function == 0x8000_0001) {
             set_bit(&mut entry.ecx, 1, per_socket > 1 && topology.threads == 1);
             // TopologyExtensions: leaf 0x8000_001e is ours and valid.
             set_bit(&mut entry.ecx, 22, true);
@@ -91,12 +88,7 @@ pub fn normalise(supported: &CpuId, topology: Topology, index: u32) -> Option<Cp
 fn leaf_1(entry: &mut kvm_cpuid_entry2, apic_id: u32, per_socket: u32, tsc_deadline: bool) {
     // CLFLUSH line in units of 8 bytes.
     set_bits(&mut entry.ebx, 15, 8, 8);
-    set_bits(
-        &mut entry.ebx,
-        23,
-        16,
-        per_socket.next_power_of_two().min(255),
-    );
+    set_bits(&mut entry.ebx, 23, 16, per_socket.next_power_of_two().min(255));
     set_bits(&mut entry.ebx, 31, 24, apic_id);
     set_bit(&mut entry.ecx, 15, false);
     set_bit(&mut entry.ecx, 24, tsc_deadline);
@@ -116,12 +108,7 @@ fn leaf_4(entry: &mut kvm_cpuid_entry2, topology: Topology) {
         topology.threads
     };
     set_bits(&mut entry.eax, 25, 14, sharing.next_power_of_two() - 1);
-    set_bits(
-        &mut entry.eax,
-        31,
-        26,
-        (topology.cores.next_power_of_two() - 1).min(63),
-    );
+    set_bits(&mut entry.eax, 31, 26, (topology.cores.next_power_of_two() - 1).min(63));
 }
 
 /// AMD cache leaves: who shares them.

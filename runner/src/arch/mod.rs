@@ -7,6 +7,7 @@ pub mod cpuid;
 pub mod layout;
 pub mod msr;
 pub mod regs;
+pub mod reset_vector;
 pub mod topology;
 
 pub use topology::{Topology, TopologyError};

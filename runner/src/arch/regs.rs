@@ -49,7 +49,7 @@ const fn gdt(code: u64, tss: u64) -> [u64; 5] {
         descriptor(tss, 0x67),
     ]
 }
-const GDT_LONG: [u64; 5] = gdt(0xa09b, 0x808b);
+const GDT_LONG: [u64; 5] = gdt(0xa09b, 0x008b);
 const GDT_PVH: [u64; 5] = gdt(0xc09b, 0x008b);
 
 fn segment(gdt: &[u64; 5], index: u8) -> kvm_segment {
@@ -60,11 +60,7 @@ fn segment(gdt: &[u64; 5], index: u8) -> kvm_segment {
     let granular = bit(55);
     kvm_segment {
         base: 0,
-        limit: if granular == 1 {
-            limit << 12 | 0xfff
-        } else {
-            limit
-        },
+        limit: if granular == 1 { limit << 12 | 0xfff } else { limit },
         selector: u16::from(index) * 8,
         type_: nibble(40),
         s: bit(44),
@@ -83,10 +79,7 @@ fn segment(gdt: &[u64; 5], index: u8) -> kvm_segment {
 ///
 /// # Errors
 /// Where guest memory does not reach over the boot area.
-pub fn write_tables(
-    memory: &GuestMemoryMmap,
-    entry: Entry,
-) -> Result<(), vm_memory::GuestMemoryError> {
+pub fn write_tables(memory: &GuestMemoryMmap, entry: Entry) -> Result<(), vm_memory::GuestMemoryError> {
     let gdt = tables_of(entry);
     for (index, descriptor) in (0_u64..).zip(gdt) {
         memory.write_obj(descriptor.to_le(), GuestAddress(layout::GDT + index * 8))?;
@@ -95,14 +88,8 @@ pub fn write_tables(
     if !matches!(entry, Entry::Pvh { .. }) {
         const PRESENT_WRITABLE: u64 = 3;
         const HUGE: u64 = 1 << 7;
-        memory.write_obj(
-            layout::PDPT | PRESENT_WRITABLE,
-            GuestAddress(layout::PML4),
-        )?;
-        memory.write_obj(
-            layout::PAGE_DIRECTORY | PRESENT_WRITABLE,
-            GuestAddress(layout::PDPT),
-        )?;
+        memory.write_obj(layout::PDPT | PRESENT_WRITABLE, GuestAddress(layout::PML4))?;
+        memory.write_obj(layout::PAGE_DIRECTORY | PRESENT_WRITABLE, GuestAddress(layout::PDPT))?;
         for index in 0..512_u64 {
             memory.write_obj(
                 index << 21 | PRESENT_WRITABLE | HUGE,
@@ -197,10 +184,7 @@ pub fn set_lint(lapic: &mut kvm_lapic_state) {
             *byte = source.to_ne_bytes()[0];
         }
         let value = u32::from_le_bytes(bytes) & !0x700 | mode << 8;
-        for (target, byte) in lapic.regs[register..register + 4]
-            .iter_mut()
-            .zip(value.to_le_bytes())
-        {
+        for (target, byte) in lapic.regs[register..register + 4].iter_mut().zip(value.to_le_bytes()) {
             *target = std::ffi::c_char::from_ne_bytes([byte]);
         }
     }
@@ -237,6 +221,6 @@ mod tests {
         let last: u64 = memory
             .read_obj(GuestAddress(layout::PAGE_DIRECTORY + 511 * 8))
             .expect("inside");
-        assert_eq!(last, layout::IDENTITY_MAP_SIZE - (2 << 20) | 0x83);
+        assert_eq!(last, (layout::IDENTITY_MAP_SIZE - (2 << 20)) | 0x83);
     }
 }

@@ -63,9 +63,7 @@ impl Topology {
 
     /// Number of vCPUs.
     pub fn vcpus(self) -> u32 {
-        self.sockets
-            .saturating_mul(self.cores)
-            .saturating_mul(self.threads)
+        self.sockets.saturating_mul(self.cores).saturating_mul(self.threads)
     }
 
     /// Number of threads in a socket.
@@ -115,10 +113,7 @@ mod tests {
 
     #[test]
     fn zero_and_oversized_topologies_are_refused() {
-        assert!(matches!(
-            Topology::flat(0).validate(),
-            Err(TopologyError::Zero(_))
-        ));
+        assert!(matches!(Topology::flat(0).validate(), Err(TopologyError::Zero(_))));
         assert!(Topology::flat(255).validate().is_ok());
         assert!(matches!(
             Topology::flat(256).validate(),

@@ -41,11 +41,9 @@ pub(super) fn load(
         });
     }
     load_cmdline(memory, &boot.cmdline, u64::from(header.cmdline_size))?;
-    let loaded = BzImage::load(memory, Some(GuestAddress(load)), kernel, None).map_err(|error| {
-        BootError::Loader {
-            path: boot.kernel.clone(),
-            message: error.to_string(),
-        }
+    let loaded = BzImage::load(memory, Some(GuestAddress(load)), kernel, None).map_err(|error| BootError::Loader {
+        path: boot.kernel.clone(),
+        message: error.to_string(),
     })?;
     if loaded.kernel_end > bound {
         return Err(BootError::TooSmall {
@@ -79,9 +77,7 @@ pub(super) fn load(
     }
     params.e820_table = table;
     memory.write_obj(params, GuestAddress(layout::ZERO_PAGE))?;
-    Ok(Entry::Linux64 {
-        rip: load + ENTRY_64,
-    })
+    Ok(Entry::Linux64 { rip: load + ENTRY_64 })
 }
 
 /// Reads and checks the setup header.
@@ -96,9 +92,7 @@ fn read_header(kernel: &mut File, boot: &LinuxBoot) -> Result<setup_header, Boot
         .map_err(|source| file_error(&boot.kernel, source))?;
     let mut header = setup_header::default();
     let size = header.as_slice().len();
-    let bytes = start
-        .get(HEADER_OFFSET..HEADER_OFFSET + size)
-        .ok_or_else(unknown)?;
+    let bytes = start.get(HEADER_OFFSET..HEADER_OFFSET + size).ok_or_else(unknown)?;
     header.as_mut_slice().copy_from_slice(bytes);
     if header.header != MAGIC {
         return Err(unknown());
@@ -141,20 +135,20 @@ mod tests {
         };
         change(&mut header);
         let mut bytes = vec![0; 2048];
-        bytes[HEADER_OFFSET..HEADER_OFFSET + header.as_slice().len()]
-            .copy_from_slice(header.as_slice());
+        bytes[HEADER_OFFSET..HEADER_OFFSET + header.as_slice().len()].copy_from_slice(header.as_slice());
         bytes[1024..].fill(0xcc);
         let mut file = tempfile::NamedTempFile::new().expect("temp file");
         file.write_all(&bytes).expect("write");
         file
     }
 
-    fn try_load(memory_bytes: u64, file: &tempfile::NamedTempFile, cmdline: &str) -> Result<(Entry, GuestMemoryMmap), BootError> {
-        let memory = GuestMemoryMmap::from_ranges(&[(
-            GuestAddress(0),
-            usize::try_from(memory_bytes).expect("small"),
-        )])
-        .expect("mmap");
+    fn try_load(
+        memory_bytes: u64,
+        file: &tempfile::NamedTempFile,
+        cmdline: &str,
+    ) -> Result<(Entry, GuestMemoryMmap), BootError> {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), usize::try_from(memory_bytes).expect("small"))])
+            .expect("mmap");
         let boot = LinuxBoot {
             kernel: file.path().to_owned(),
             initrd: Some(file.path().to_owned()),
@@ -167,7 +161,12 @@ mod tests {
     fn kernel_initrd_and_command_line_land_where_the_zero_page_says() {
         let file = image(|_| {});
         let (entry, memory) = try_load(128 << 20, &file, "console=ttyS0").expect("loads");
-        assert_eq!(entry, Entry::Linux64 { rip: (16 << 20) + 0x200 });
+        assert_eq!(
+            entry,
+            Entry::Linux64 {
+                rip: (16 << 20) + 0x200
+            }
+        );
         let params: boot_params = memory.read_obj(GuestAddress(layout::ZERO_PAGE)).expect("inside");
         let initrd = u64::from(params.hdr.ramdisk_image);
         assert_eq!(initrd % 4096, 0);
@@ -175,7 +174,9 @@ mod tests {
         let code: u8 = memory.read_obj(GuestAddress(16 << 20)).expect("inside");
         assert_eq!(code, 0xcc);
         let mut text = [0; 14];
-        memory.read_slice(&mut text, GuestAddress(u64::from(params.hdr.cmd_line_ptr))).expect("inside");
+        memory
+            .read_slice(&mut text, GuestAddress(u64::from(params.hdr.cmd_line_ptr)))
+            .expect("inside");
         assert_eq!(&text, b"console=ttyS0\0");
         let rsdp = params.acpi_rsdp_addr;
         assert_eq!(rsdp, layout::RSDP);
@@ -193,9 +194,15 @@ mod tests {
     #[test]
     fn kernels_without_a_64_bit_entry_and_foreign_files_are_told_apart() {
         let old = image(|header| header.xloadflags = 0);
-        assert!(matches!(try_load(128 << 20, &old, ""), Err(BootError::Unsupported { .. })));
+        assert!(matches!(
+            try_load(128 << 20, &old, ""),
+            Err(BootError::Unsupported { .. })
+        ));
         let other = image(|header| header.header = 0);
-        assert!(matches!(try_load(128 << 20, &other, ""), Err(BootError::UnknownFormat { .. })));
+        assert!(matches!(
+            try_load(128 << 20, &other, ""),
+            Err(BootError::UnknownFormat { .. })
+        ));
     }
 
     #[test]

@@ -61,11 +61,7 @@ pub fn kernel_map(memory_bytes: u64) -> Vec<Range> {
         range(0, layout::ACPI_TABLES, Kind::Ram),
         range(layout::ACPI_TABLES, layout::RSDP, Kind::Acpi),
         range(layout::RSDP, layout::HIGH_MEMORY, Kind::Reserved),
-        range(
-            layout::HIGH_MEMORY,
-            low_ram_end(memory_bytes),
-            Kind::Ram,
-        ),
+        range(layout::HIGH_MEMORY, low_ram_end(memory_bytes), Kind::Ram),
     ];
     for (start, size) in ram_slots(memory_bytes).into_iter().skip(1) {
         map.push(Range {
@@ -84,10 +80,7 @@ mod tests {
     #[test]
     fn memory_above_the_hole_continues_at_4_gib() {
         let five = 5 << 30;
-        assert_eq!(
-            ram_slots(five),
-            [(0, 3 << 30), (4 << 30, 2 << 30)]
-        );
+        assert_eq!(ram_slots(five), [(0, 3 << 30), (4 << 30, 2 << 30)]);
         let map = kernel_map(five);
         assert!(map.windows(2).all(|w| w[0].start + w[0].size <= w[1].start));
         let ram: u64 = map.iter().filter(|r| r.kind == Kind::Ram).map(|r| r.size).sum();

@@ -101,11 +101,7 @@ pub(crate) struct Initrd {
 ///
 /// # Errors
 /// See [`BootError`].
-pub fn load(
-    memory: &GuestMemoryMmap,
-    memory_bytes: u64,
-    boot: &LinuxBoot,
-) -> Result<Entry, BootError> {
+pub fn load(memory: &GuestMemoryMmap, memory_bytes: u64, boot: &LinuxBoot) -> Result<Entry, BootError> {
     let mut kernel = open(&boot.kernel)?;
     let mut magic = [0; 4];
     let elf = kernel.read_exact(&mut magic).is_ok() && magic == *b"\x7fELF";
@@ -137,10 +133,7 @@ fn load_initrd(
     limit: u64,
 ) -> Result<Initrd, BootError> {
     let mut file = open(path)?;
-    let size = file
-        .metadata()
-        .map_err(|source| file_error(path, source))?
-        .len();
+    let size = file.metadata().map_err(|source| file_error(path, source))?.len();
     let top = low_ram.min(limit);
     let address = top
         .checked_sub(size)

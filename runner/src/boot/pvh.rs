@@ -33,13 +33,8 @@ pub(super) fn load(
         path: boot.kernel.clone(),
         message,
     };
-    let loaded = Elf::load(
-        memory,
-        None,
-        kernel,
-        Some(GuestAddress(layout::HIGH_MEMORY)),
-    )
-    .map_err(|error| loader_error(error.to_string()))?;
+    let loaded = Elf::load(memory, None, kernel, Some(GuestAddress(layout::HIGH_MEMORY)))
+        .map_err(|error| loader_error(error.to_string()))?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
         return Err(BootError::Unsupported {
             path: boot.kernel.clone(),
@@ -87,7 +82,6 @@ pub(super) fn load(
     let mut params = BootParams::new(&info, GuestAddress(layout::PVH_START_INFO));
     params.set_sections(&map, GuestAddress(layout::PVH_MEMORY_MAP));
     params.set_modules(&modules, GuestAddress(layout::PVH_MODULES));
-    PvhBootConfigurator::write_bootparams(&params, memory)
-        .map_err(|error| loader_error(error.to_string()))?;
+    PvhBootConfigurator::write_bootparams(&params, memory).map_err(|error| loader_error(error.to_string()))?;
     Ok(Entry::Pvh { rip: entry.0 })
 }

@@ -49,12 +49,7 @@ impl Bus {
     ///
     /// # Errors
     /// Where the range is taken.
-    pub fn insert(
-        &mut self,
-        base: u64,
-        size: u64,
-        device: Arc<Mutex<dyn BusDevice>>,
-    ) -> Result<(), Overlap> {
+    pub fn insert(&mut self, base: u64, size: u64, device: Arc<Mutex<dyn BusDevice>>) -> Result<(), Overlap> {
         let end = base.saturating_add(size);
         if let Some((&other, slot)) = self.slots.range(..end).next_back()
             && other.saturating_add(slot.size) > base

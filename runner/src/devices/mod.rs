@@ -45,7 +45,7 @@ pub enum PanicSource {
 }
 
 /// Receives what devices tell; called on vCPU and device threads, must not block.
-pub trait Events: Send + Sync {
+pub trait Events: Send + Sync + std::fmt::Debug {
     /// One event.
     fn event(&self, event: MachineEvent);
 }

@@ -7,6 +7,7 @@ use crate::{
 };
 
 /// ACPI sleep control, sleep status and reset register in one byte-wide port.
+#[derive(Debug)]
 pub struct PowerPort(pub EventSink);
 
 /// SLP_EN of the sleep control register (ACPI 6.5, 4.8.3.7).
@@ -32,6 +33,7 @@ impl BusDevice for PowerPort {
 }
 
 /// The keyboard controller's command port: pulses the reset line, nothing else. Its status reads "empty".
+#[derive(Debug)]
 pub struct I8042Reset(pub EventSink);
 
 const PULSE_RESET: u8 = 0xfe;
@@ -49,6 +51,7 @@ impl BusDevice for I8042Reset {
 }
 
 /// QEMU's pvpanic port (`docs/specs/pvpanic.rst`): reads the supported events, takes the one that happened.
+#[derive(Debug)]
 pub struct Pvpanic(pub EventSink);
 
 const PVPANIC_PANICKED: u8 = 1;
@@ -69,6 +72,7 @@ impl BusDevice for Pvpanic {
 }
 
 /// POST port: every byte is a boot mark.
+#[derive(Debug)]
 pub struct PostPort(pub EventSink);
 
 impl BusDevice for PostPort {
@@ -89,7 +93,7 @@ mod tests {
     use crate::devices::Events;
     use std::sync::{Arc, Mutex};
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Log(Mutex<Vec<MachineEvent>>);
     impl Events for Log {
         fn event(&self, event: MachineEvent) {

@@ -132,9 +132,7 @@ pub(super) fn internal_error(vcpu: u32, fd: &mut VcpuFd) -> InternalError {
         let size = usize::from(bytes[0]).min(15);
         instruction = bytes[1..=size].to_vec();
     }
-    let (cr0, cpl) = fd
-        .get_sregs()
-        .map_or((0, 0), |sregs| (sregs.cr0, sregs.cs.dpl));
+    let (cr0, cpl) = fd.get_sregs().map_or((0, 0), |sregs| (sregs.cr0, sregs.cs.dpl));
     InternalError {
         vcpu,
         suberror: internal.suberror,

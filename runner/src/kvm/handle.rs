@@ -11,11 +11,7 @@ use serde::Serialize;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{
-    ExitReason, Stages, VmmError, kick,
-    outcome::Outcome,
-    vcpu::Buses,
-};
+use super::{ExitReason, Stages, VmmError, kick, outcome::Outcome, vcpu::Buses};
 use crate::devices::{
     serial::{channel::Input, console::Tail},
     virtio::transport::mmio::MmioTransport,
@@ -86,10 +82,7 @@ impl VmHandle {
             .name("supervisor".into())
             .spawn(move || {
                 let report = running.run_to_end(limit);
-                *theirs
-                    .report
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Some(report);
+                *theirs.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
                 theirs.filled.notify_all();
             })
             .map_err(|error| {
@@ -110,30 +103,18 @@ impl VmHandle {
 
     /// Blocks until the machine ended and its devices are closed.
     pub fn wait(&self) -> Report {
-        let mut report = self
-            .slot
-            .report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut report = self.slot.report.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(report) = &*report {
                 return report.clone();
             }
-            report = self
-                .slot
-                .filled
-                .wait(report)
-                .unwrap_or_else(PoisonError::into_inner);
+            report = self.slot.filled.wait(report).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// As [`VmHandle::wait`], at most for `time`.
     pub fn wait_timeout(&self, time: Duration) -> Option<Report> {
-        let report = self
-            .slot
-            .report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let report = self.slot.report.lock().unwrap_or_else(PoisonError::into_inner);
         let (report, _) = self
             .slot
             .filled

@@ -3,12 +3,7 @@
 //! The signal alone would be lost between the check of the stop flag and the ioctl; `immediate_exit` closes the gap.
 #![expect(unsafe_code, reason = "a signal handler writes into the shared kvm_run page")]
 
-use std::{
-    cell::Cell,
-    ptr,
-    sync::OnceLock,
-    thread::JoinHandle,
-};
+use std::{cell::Cell, ptr, sync::OnceLock, thread::JoinHandle};
 
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};

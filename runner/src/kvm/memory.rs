@@ -26,8 +26,8 @@ pub(super) fn allocate(bytes: u64, hugepages: bool) -> Result<GuestMemoryMmap, V
         let size_here = usize::try_from(size).map_err(|error| failed(error.to_string()))?;
         let mapping = MmapRegion::build(None, size_here, libc::PROT_READ | libc::PROT_WRITE, flags)
             .map_err(|error| failed(error.to_string()))?;
-        let region = GuestRegionMmap::new(mapping, GuestAddress(start))
-            .ok_or_else(|| failed("address overflow".into()))?;
+        let region =
+            GuestRegionMmap::new(mapping, GuestAddress(start)).ok_or_else(|| failed("address overflow".into()))?;
         regions.push(region);
     }
     GuestMemoryMmap::from_regions(regions).map_err(|error| VmmError::MemoryMap {
@@ -51,8 +51,7 @@ pub(super) fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), VmmErr
         };
         // SAFETY: the region is a live anonymous mapping of exactly this size that nobody else uses, and the caller
         // keeps it mapped as long as the VM exists.
-        unsafe { vm.set_user_memory_region(kvm_region) }
-            .map_err(VmmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        unsafe { vm.set_user_memory_region(kvm_region) }.map_err(VmmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     }
     Ok(())
 }

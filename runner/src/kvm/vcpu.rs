@@ -32,35 +32,25 @@ pub(super) fn configure(
 ) -> Result<(), VmmError> {
     // CPUID first: which MSRs exist depends on it.
     let leaves = cpuid::normalise(supported, topology, index).ok_or(VmmError::CpuidTooLarge)?;
-    vcpu.set_cpuid2(&leaves)
-        .map_err(VmmError::kvm("KVM_SET_CPUID2"))?;
+    vcpu.set_cpuid2(&leaves).map_err(VmmError::kvm("KVM_SET_CPUID2"))?;
     let msrs = msr::boot_msrs();
     let wanted = msr::boot_entries().len();
-    let set = vcpu
-        .set_msrs(&msrs)
-        .map_err(VmmError::kvm("KVM_SET_MSRS"))?;
+    let set = vcpu.set_msrs(&msrs).map_err(VmmError::kvm("KVM_SET_MSRS"))?;
     if set != wanted {
         let index = msrs.as_slice().get(set).map_or(0, |entry| entry.index);
         return Err(VmmError::Msr { index });
     }
-    vcpu.set_fpu(&regs::fpu())
-        .map_err(VmmError::kvm("KVM_SET_FPU"))?;
+    vcpu.set_fpu(&regs::fpu()).map_err(VmmError::kvm("KVM_SET_FPU"))?;
     if let Some(entry) = entry {
-        let mut sregs = vcpu
-            .get_sregs()
-            .map_err(VmmError::kvm("KVM_GET_SREGS"))?;
+        let mut sregs = vcpu.get_sregs().map_err(VmmError::kvm("KVM_GET_SREGS"))?;
         regs::set_sregs(&mut sregs, entry);
-        vcpu.set_sregs(&sregs)
-            .map_err(VmmError::kvm("KVM_SET_SREGS"))?;
+        vcpu.set_sregs(&sregs).map_err(VmmError::kvm("KVM_SET_SREGS"))?;
         vcpu.set_regs(&regs::regs(entry))
             .map_err(VmmError::kvm("KVM_SET_REGS"))?;
     }
-    let mut lapic = vcpu
-        .get_lapic()
-        .map_err(VmmError::kvm("KVM_GET_LAPIC"))?;
+    let mut lapic = vcpu.get_lapic().map_err(VmmError::kvm("KVM_GET_LAPIC"))?;
     regs::set_lint(&mut lapic);
-    vcpu.set_lapic(&lapic)
-        .map_err(VmmError::kvm("KVM_SET_LAPIC"))
+    vcpu.set_lapic(&lapic).map_err(VmmError::kvm("KVM_SET_LAPIC"))
 }
 
 /// Ends the machine should the thread unwind.
@@ -78,13 +68,7 @@ impl Drop for Sentinel<'_> {
 }
 
 /// Runs until the machine ends.
-pub(super) fn run(
-    index: u32,
-    vcpu: &mut VcpuFd,
-    buses: &Buses,
-    outcome: &Outcome,
-    gate: &Arc<Barrier>,
-) {
+pub(super) fn run(index: u32, vcpu: &mut VcpuFd, buses: &Buses, outcome: &Outcome, gate: &Arc<Barrier>) {
     let _sentinel = Sentinel(outcome, index);
     gate.wait();
     if index == 0 {
@@ -126,9 +110,7 @@ fn step(index: u32, vcpu: &mut VcpuFd, buses: &Buses) -> Option<ExitReason> {
             hardware_reason,
             host_cpu,
         }),
-        Ok(VcpuExit::InternalError) => Some(ExitReason::InternalError(exit::internal_error(
-            index, vcpu,
-        ))),
+        Ok(VcpuExit::InternalError) => Some(ExitReason::InternalError(exit::internal_error(index, vcpu))),
         Ok(other) => Some(ExitReason::Unexpected {
             vcpu: index,
             exit: format!("{other:?}"),

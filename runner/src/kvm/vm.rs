@@ -116,6 +116,9 @@ pub enum VmmError {
         /// What fits.
         limit: u32,
     },
+    /// See [`super::sandbox::SandboxError`].
+    #[error("sandbox: {0}")]
+    Sandbox(#[from] super::sandbox::SandboxError),
     /// See [`Overlap`].
     #[error(transparent)]
     Bus(#[from] Overlap),
@@ -148,7 +151,7 @@ pub struct Vmm {
     outcome: Arc<Outcome>,
     vcpus: Vec<VcpuFd>,
     buses: Arc<Buses>,
-    transports: Vec<Arc<Mutex<MmioTransport>>>,
+    transports: Transports,
     inputs: Vec<Input>,
     tail: Tail,
     power_button: EventFd,
@@ -184,8 +187,7 @@ impl Vmm {
             .map_err(VmmError::kvm("KVM_SET_TSS_ADDR"))?;
         vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
             .map_err(VmmError::kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
-        vm.create_irq_chip()
-            .map_err(VmmError::kvm("KVM_CREATE_IRQCHIP"))?;
+        vm.create_irq_chip().map_err(VmmError::kvm("KVM_CREATE_IRQCHIP"))?;
         vm.create_pit2(kvm_pit_config {
             flags: KVM_PIT_SPEAKER_DUMMY,
             ..kvm_pit_config::default()
@@ -201,11 +203,7 @@ impl Vmm {
             inputs: Vec::new(),
         };
         builder.small_devices()?;
-        let tail = builder.console(
-            config.console,
-            config.console_input,
-            config.marker.clone(),
-        )?;
+        let tail = builder.console(config.console, config.console_input, config.marker.clone())?;
         builder.agent(config.agent)?;
         let power_button = builder.line(layout::GSI_POWER_BUTTON)?;
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
@@ -216,14 +214,13 @@ impl Vmm {
             devices.push(Box::new(Net::open(net)?));
         }
         if config.rng {
-            devices.push(Box::new(
-                Rng::open().map_err(VmmError::system("opening /dev/urandom"))?,
-            ));
+            devices.push(Box::new(Rng::open().map_err(VmmError::system("opening /dev/urandom"))?));
         }
         let (transports, windows) = builder.virtio(devices, &memory)?;
 
         let entry = boot::load(&memory, config.memory_bytes, &config.boot)?;
         crate::arch::regs::write_tables(&memory, entry).map_err(BootError::from)?;
+        crate::arch::reset_vector::write(&memory).map_err(BootError::from)?;
         acpi::write(
             &memory,
             &acpi::Machine {
@@ -265,27 +262,18 @@ impl Vmm {
     ///
     /// # Errors
     /// Where threads cannot be made or `before_run` fails; the guest has not run then.
-    pub fn start_after(
-        self,
-        before_run: impl FnOnce() -> Result<(), VmmError>,
-    ) -> Result<VmHandle, VmmError> {
+    pub fn start_after(self, before_run: impl FnOnce() -> Result<(), VmmError>) -> Result<VmHandle, VmmError> {
         kick::install().map_err(VmmError::system("installing the kick signal"))?;
         let gate = Arc::new(Barrier::new(self.vcpus.len() + 1));
         let mut threads = Vec::new();
         let mut failure = None;
         for (index, fd) in (0_u32..).zip(self.vcpus) {
-            let (buses, outcome, gate) = (
-                Arc::clone(&self.buses),
-                Arc::clone(&self.outcome),
-                Arc::clone(&gate),
-            );
-            let spawned = thread::Builder::new()
-                .name(format!("vcpu{index}"))
-                .spawn(move || {
-                    kick::with_registration(fd, |vcpu| {
-                        vcpu::run(index, vcpu, &buses, &outcome, &gate);
-                    });
+            let (buses, outcome, gate) = (Arc::clone(&self.buses), Arc::clone(&self.outcome), Arc::clone(&gate));
+            let spawned = thread::Builder::new().name(format!("vcpu{index}")).spawn(move || {
+                kick::with_registration(fd, |vcpu| {
+                    vcpu::run(index, vcpu, &buses, &outcome, &gate);
                 });
+            });
             match spawned {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -349,8 +337,7 @@ fn open(path: &std::path::Path) -> Result<Kvm, VmmError> {
     };
     let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
         .map_err(|error| open_error(io::Error::other(error)))?;
-    let kvm = Kvm::new_with_path(name)
-        .map_err(|error| open_error(io::Error::from_raw_os_error(error.errno())))?;
+    let kvm = Kvm::new_with_path(name).map_err(|error| open_error(io::Error::from_raw_os_error(error.errno())))?;
     let version = kvm.get_api_version();
     if version != 12 {
         return Err(VmmError::ApiVersion(version));
@@ -363,6 +350,7 @@ fn open(path: &std::path::Path) -> Result<Kvm, VmmError> {
     Ok(kvm)
 }
 
+type Transports = Vec<Arc<Mutex<MmioTransport>>>;
 /// (address, size, interrupt line) of each virtio window.
 type Windows = Vec<(u32, u32, u32)>;
 
@@ -377,9 +365,7 @@ impl Builder<'_> {
     /// An eventfd that raises the interrupt line.
     fn line(&self, gsi: u32) -> Result<EventFd, VmmError> {
         let fd = EventFd::new(libc::EFD_NONBLOCK).map_err(VmmError::system("eventfd"))?;
-        self.vm
-            .register_irqfd(&fd, gsi)
-            .map_err(VmmError::kvm("KVM_IRQFD"))?;
+        self.vm.register_irqfd(&fd, gsi).map_err(VmmError::kvm("KVM_IRQFD"))?;
         Ok(fd)
     }
 
@@ -404,12 +390,7 @@ impl Builder<'_> {
         self.port(layout::POST_PORT, 1, post)
     }
 
-    fn console(
-        &mut self,
-        output: SerialOutput,
-        input: bool,
-        marker: Option<String>,
-    ) -> Result<Tail, VmmError> {
+    fn console(&mut self, output: SerialOutput, input: bool, marker: Option<String>) -> Result<Tail, VmmError> {
         let out: Output = match output {
             SerialOutput::Discard => Box::new(io::sink()),
             SerialOutput::Stdout => Box::new(Unbuffered(io::stdout())),
@@ -419,8 +400,7 @@ impl Builder<'_> {
         let console = Console::new(out, Arc::clone(&self.events), marker);
         let tail = console.tail();
         let (port, gsi) = layout::COM1;
-        let uart = Uart::new(self.line(gsi)?, Box::new(console))
-            .map_err(VmmError::system("console UART"))?;
+        let uart = Uart::new(self.line(gsi)?, Box::new(console)).map_err(VmmError::system("console UART"))?;
         self.port(port, 8, uart.clone())?;
         if input {
             self.inputs.push(
@@ -457,7 +437,7 @@ impl Builder<'_> {
         &mut self,
         devices: Vec<Box<dyn VirtioDevice>>,
         memory: &GuestMemoryMmap,
-    ) -> Result<(Vec<Arc<Mutex<MmioTransport>>>, Windows), VmmError> {
+    ) -> Result<(Transports, Windows), VmmError> {
         let limit = layout::MAX_VIRTIO_DEVICES;
         let count = devices.len();
         if u32::try_from(count).map_or(true, |count| count > limit) {
@@ -472,9 +452,7 @@ impl Builder<'_> {
             let transport = MmioTransport::new(device, memory.clone(), interrupt)
                 .map_err(VmmError::system("virtio queue eventfds"))?;
             for (queue, fd) in (0_u32..).zip(transport.kicks()) {
-                let address = kvm_ioctls::IoEventAddress::Mmio(
-                    base + virtio::transport::mmio::QUEUE_NOTIFY,
-                );
+                let address = kvm_ioctls::IoEventAddress::Mmio(base + virtio::transport::mmio::QUEUE_NOTIFY);
                 self.vm
                     .register_ioevent(fd, &address, queue)
                     .map_err(VmmError::kvm("KVM_IOEVENTFD"))?;

@@ -103,8 +103,7 @@ impl Input {
                 }
             }
             Peer::Listener(listener) => {
-                while readable(stop, &[listener.as_raw_fd()]).is_ok_and(|ready| ready == Wake::Ready)
-                {
+                while readable(stop, &[listener.as_raw_fd()]).is_ok_and(|ready| ready == Wake::Ready) {
                     let Ok((stream, _)) = listener.accept() else {
                         continue;
                     };
@@ -126,11 +125,7 @@ impl Input {
     ///
     /// # Errors
     /// Where the thread cannot be made.
-    pub fn from_reader<R: Read + AsRawFd + Send + 'static>(
-        name: &str,
-        input: R,
-        uart: Uart,
-    ) -> io::Result<Self> {
+    pub fn from_reader<R: Read + AsRawFd + Send + 'static>(name: &str, input: R, uart: Uart) -> io::Result<Self> {
         Self::spawn(name, move |stop| {
             let fd = input.as_raw_fd();
             let _ = pump_from(stop, fd, input, &uart);
@@ -197,12 +192,7 @@ fn pump(stop: &EventFd, fd: &UnixStream, input: &UnixStream, uart: &Uart) -> io:
 }
 
 /// Copies until the input ends (`Ready`) or `stop` is set (`Stop`).
-fn pump_from(
-    stop: &EventFd,
-    fd: RawFd,
-    mut input: impl Read,
-    uart: &Uart,
-) -> io::Result<Wake> {
+fn pump_from(stop: &EventFd, fd: RawFd, mut input: impl Read, uart: &Uart) -> io::Result<Wake> {
     let mut buffer = [0; 64];
     loop {
         if readable(stop, &[fd])? == Wake::Stop {
@@ -232,11 +222,7 @@ fn wait_drained(stop: &EventFd, uart: &Uart) -> io::Result<Wake> {
     const RETRY_MS: i32 = 20;
     let epoll = Epoll::new()?;
     for (token, fd) in [(0, stop.as_raw_fd()), (1, uart.drained().as_raw_fd())] {
-        epoll.ctl(
-            ControlOperation::Add,
-            fd,
-            EpollEvent::new(EventSet::IN, token),
-        )?;
+        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token))?;
     }
     let mut events = [EpollEvent::default(); 2];
     let count = match epoll.wait(RETRY_MS, &mut events) {

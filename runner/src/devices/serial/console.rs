@@ -85,8 +85,7 @@ impl Console {
         }
         if !self.panicked && self.line.ends_with(PANIC) {
             self.panicked = true;
-            self.events
-                .event(MachineEvent::Panic(PanicSource::Console));
+            self.events.event(MachineEvent::Panic(PanicSource::Console));
         }
     }
 }
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
     use crate::devices::Events;
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Log(Mutex<Vec<MachineEvent>>);
     impl Events for Log {
         fn event(&self, event: MachineEvent) {

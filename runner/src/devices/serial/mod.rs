@@ -71,9 +71,7 @@ impl Uart {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Registers> {
-        self.registers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts as many bytes as fit into the receive FIFO and says how many.

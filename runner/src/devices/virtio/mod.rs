@@ -177,10 +177,7 @@ pub fn drain(
     loop {
         queue.disable_notification(memory)?;
         let mut stopped = false;
-        loop {
-            let Some(chain) = queue.iter(memory)?.next() else {
-                break;
-            };
+        while let Some(chain) = queue.iter(memory)?.next() {
             let head = chain.head_index();
             if chain.clone().next().is_none() {
                 return Err(QueueFault::EmptyChain {

@@ -56,13 +56,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let stop = Arc::new(EventFd::new(libc::EFD_NONBLOCK)?);
         let epoll = Epoll::new()?;
-        let add = |fd: RawFd, token: u64| {
-            epoll.ctl(
-                ControlOperation::Add,
-                fd,
-                EpollEvent::new(EventSet::IN, token),
-            )
-        };
+        let add = |fd: RawFd, token: u64| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token));
         add(stop.as_raw_fd(), TOKEN_STOP)?;
         for (index, kick) in (0_u64..).zip(&kicks) {
             add(kick.as_raw_fd(), index)?;
@@ -79,10 +73,7 @@ impl Worker {
                     && wanted != watched
                 {
                     let (operation, event) = if wanted {
-                        (
-                            ControlOperation::Add,
-                            EpollEvent::new(EventSet::IN, TOKEN_BACKEND),
-                        )
+                        (ControlOperation::Add, EpollEvent::new(EventSet::IN, TOKEN_BACKEND))
                     } else {
                         (ControlOperation::Delete, EpollEvent::default())
                     };

@@ -9,14 +9,13 @@ use std::{
 };
 
 use imago::{
-    FormatAccess, FormatDriverBuilder, Storage, StorageOpenOptions, format::gate::ImplicitOpenGate,
-    qcow2::Qcow2,
+    FormatAccess, FormatDriverBuilder, Storage, StorageOpenOptions, format::gate::ImplicitOpenGate, qcow2::Qcow2,
 };
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// A disk image. Offsets and lengths are in bytes and inside the disk; callers check that. Calls come from several
 /// threads.
-pub trait BlockBackend: Send + Sync {
+pub trait BlockBackend: Send + Sync + std::fmt::Debug {
     /// Size of the disk in bytes.
     fn size(&self) -> u64;
     /// Fills `buffer`.
@@ -60,21 +59,14 @@ impl RawFile {
     /// # Errors
     /// The system's.
     pub fn open(path: &Path, read_only: bool, durable: bool) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .open(path)?;
+        let mut file = OpenOptions::new().read(true).write(!read_only).open(path)?;
         // Seeking gives the size of block devices too.
         let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))? & !511;
-        Ok(Self {
-            file,
-            size,
-            durable,
-        })
+        Ok(Self { file, size, durable })
     }
 
     fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
-        const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
         let (mut offset, mut left) = (offset, length);
         while left > 0 {
             let piece = usize::try_from(left).map_or(ZEROES.len(), |left| left.min(ZEROES.len()));
@@ -100,11 +92,7 @@ impl BlockBackend for RawFile {
     }
 
     fn flush(&self) -> io::Result<()> {
-        if self.durable {
-            self.file.sync_data()
-        } else {
-            Ok(())
-        }
+        if self.durable { self.file.sync_data() } else { Ok(()) }
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -127,9 +115,7 @@ impl BlockBackend for RawFile {
         };
         match fallocate(&self.file, flags, offset, length) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.zero(offset, length)
-            }
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.zero(offset, length),
             Err(error) => Err(error.into()),
         }
     }
@@ -189,12 +175,7 @@ impl Qcow2File {
     ///
     /// # Errors
     /// The system's or the format's.
-    pub fn open(
-        path: &Path,
-        backing: &[PathBuf],
-        read_only: bool,
-        durable: bool,
-    ) -> io::Result<Self> {
+    pub fn open(path: &Path, backing: &[PathBuf], read_only: bool, durable: bool) -> io::Result<Self> {
         let mut allowed = vec![path.canonicalize()?];
         for file in backing {
             allowed.push(file.canonicalize()?);

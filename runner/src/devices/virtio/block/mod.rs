@@ -6,8 +6,8 @@ pub mod request;
 use std::{io, path::PathBuf, sync::Arc};
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
-    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
 use self::{
@@ -103,24 +103,16 @@ impl Block {
         }
         let durable = config.cache == CacheMode::Writeback;
         let backend: Arc<dyn BlockBackend> = match config.format {
-            DiskFormat::Raw => Arc::new(
-                RawFile::open(&config.path, config.read_only, durable).map_err(open_error)?,
-            ),
-            DiskFormat::Qcow2 => Arc::new(
-                Qcow2File::open(&config.path, &config.backing, config.read_only, durable)
-                    .map_err(open_error)?,
-            ),
+            DiskFormat::Raw => Arc::new(RawFile::open(&config.path, config.read_only, durable).map_err(open_error)?),
+            DiskFormat::Qcow2 => {
+                Arc::new(Qcow2File::open(&config.path, &config.backing, config.read_only, durable).map_err(open_error)?)
+            }
         };
         Ok(Self::new(backend, config.read_only, id, config.queues))
     }
 
     /// A device over any back end. `queues` is at least 1.
-    pub fn new(
-        backend: Arc<dyn BlockBackend>,
-        read_only: bool,
-        id: [u8; ID_BYTES],
-        queues: u16,
-    ) -> Self {
+    pub fn new(backend: Arc<dyn BlockBackend>, read_only: bool, id: [u8; ID_BYTES], queues: u16) -> Self {
         let config = config_space(backend.size() / SECTOR, queues);
         Self {
             backend,
@@ -165,10 +157,8 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        let mut features = COMMON_FEATURES
-            | 1 << VIRTIO_BLK_F_FLUSH
-            | 1 << VIRTIO_BLK_F_SEG_MAX
-            | 1 << VIRTIO_BLK_F_BLK_SIZE;
+        let mut features =
+            COMMON_FEATURES | 1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
         if self.read_only {
             features |= 1 << VIRTIO_BLK_F_RO;
         } else {
@@ -190,8 +180,7 @@ impl VirtioDevice for Block {
             let Some((mut queue, kick)) = queue else {
                 continue;
             };
-            let (memory, interrupt) =
-                (activation.memory.clone(), Arc::clone(&activation.interrupt));
+            let (memory, interrupt) = (activation.memory.clone(), Arc::clone(&activation.interrupt));
             let backend = Arc::clone(&self.backend);
             let (read_only, id) = (self.read_only, self.id);
             let mut buffer = vec![0; BUFFER];

@@ -3,9 +3,9 @@
 use std::io::{self, Read as _, Write as _};
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use virtio_queue::{Reader, Writer};
 use vm_memory::GuestMemoryMmap;
@@ -47,6 +47,7 @@ impl Status {
 }
 
 /// What the disk is, as far as requests need to know.
+#[derive(Debug)]
 pub struct Disk<'a> {
     /// The image.
     pub backend: &'a dyn BlockBackend,
@@ -67,12 +68,7 @@ struct Segment {
 }
 
 /// Serves one chain; says how many bytes were written into it. A chain without room for a status byte gets none.
-pub fn serve(
-    disk: &Disk<'_>,
-    memory: &GuestMemoryMmap,
-    chain: Chain<'_>,
-    buffer: &mut [u8],
-) -> u32 {
+pub fn serve(disk: &Disk<'_>, memory: &GuestMemoryMmap, chain: Chain<'_>, buffer: &mut [u8]) -> u32 {
     let (Ok(mut reader), Ok(mut writer)) = (
         Reader::<()>::new(memory, chain.clone()),
         Writer::<()>::new(memory, chain),
@@ -95,12 +91,7 @@ pub fn serve(
     u32::try_from(data_written.max(data_bytes).saturating_add(1)).unwrap_or(u32::MAX)
 }
 
-fn execute(
-    disk: &Disk<'_>,
-    reader: &mut Reader<'_>,
-    writer: &mut Writer<'_>,
-    buffer: &mut [u8],
-) -> Status {
+fn execute(disk: &Disk<'_>, reader: &mut Reader<'_>, writer: &mut Writer<'_>, buffer: &mut [u8]) -> Status {
     let (Ok(kind), Ok(_reserved), Ok(sector)) = (
         reader.read_obj::<u32>(),
         reader.read_obj::<u32>(),
@@ -126,11 +117,7 @@ fn execute(
         }
         _ => return Status::Unsupported,
     };
-    if result.is_ok() {
-        Status::Ok
-    } else {
-        Status::IoError
-    }
+    if result.is_ok() { Status::Ok } else { Status::IoError }
 }
 
 fn settle(disk: &Disk<'_>) -> io::Result<()> {
@@ -153,12 +140,7 @@ fn range(disk: &Disk<'_>, sector: u64, bytes: usize) -> io::Result<u64> {
     Ok(offset)
 }
 
-fn read(
-    disk: &Disk<'_>,
-    sector: u64,
-    writer: &mut Writer<'_>,
-    buffer: &mut [u8],
-) -> io::Result<()> {
+fn read(disk: &Disk<'_>, sector: u64, writer: &mut Writer<'_>, buffer: &mut [u8]) -> io::Result<()> {
     let mut left = writer.available_bytes();
     let mut offset = range(disk, sector, left)?;
     while left > 0 {
@@ -172,12 +154,7 @@ fn read(
     Ok(())
 }
 
-fn write(
-    disk: &Disk<'_>,
-    sector: u64,
-    reader: &mut Reader<'_>,
-    buffer: &mut [u8],
-) -> io::Result<()> {
+fn write(disk: &Disk<'_>, sector: u64, reader: &mut Reader<'_>, buffer: &mut [u8]) -> io::Result<()> {
     let mut left = reader.available_bytes();
     let mut offset = range(disk, sector, left)?;
     while left > 0 {
@@ -215,11 +192,7 @@ fn clear(disk: &Disk<'_>, discard: bool, reader: &mut Reader<'_>) -> Status {
     // All segments are checked before the first one is carried out.
     let mut ranges = Vec::with_capacity(segments.len());
     for segment in &segments {
-        let known = if discard {
-            0
-        } else {
-            VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP
-        };
+        let known = if discard { 0 } else { VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP };
         if segment.flags & !known != 0 {
             return Status::Unsupported;
         }
@@ -227,11 +200,7 @@ fn clear(disk: &Disk<'_>, discard: bool, reader: &mut Reader<'_>) -> Status {
             return Status::IoError;
         }
         let bytes = u64::from(segment.sectors) * SECTOR;
-        let Ok(offset) = range(
-            disk,
-            segment.sector,
-            usize::try_from(bytes).unwrap_or(usize::MAX),
-        ) else {
+        let Ok(offset) = range(disk, segment.sector, usize::try_from(bytes).unwrap_or(usize::MAX)) else {
             return Status::IoError;
         };
         ranges.push((offset, bytes, segment.flags != 0));

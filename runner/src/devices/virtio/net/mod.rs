@@ -14,8 +14,7 @@ use vm_memory::GuestMemoryMmap;
 
 use self::tap::Tap;
 use super::{
-    Activation, COMMON_FEATURES, Chain, Interrupt, QueueFault, VirtioDevice, drain,
-    read_config_bytes,
+    Activation, COMMON_FEATURES, Chain, Interrupt, QueueFault, VirtioDevice, drain, read_config_bytes,
     worker::{Next, Wake, Worker},
 };
 use crate::kvm::config::NetConfig;
@@ -62,9 +61,7 @@ pub struct Net {
 
 impl std::fmt::Debug for Net {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Net")
-            .field("mac", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Net").field("mac", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -147,11 +144,7 @@ impl Card {
 }
 
 /// The frame behind the header, cut at the buffer's size.
-fn frame_of<'a>(
-    memory: &GuestMemoryMmap,
-    chain: Chain<'_>,
-    buffer: &'a mut [u8],
-) -> Option<&'a [u8]> {
+fn frame_of<'a>(memory: &GuestMemoryMmap, chain: Chain<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut reader = Reader::<()>::new(memory, chain).ok()?;
     let length = reader.available_bytes();
     if length <= HEADER || length > buffer.len() {
@@ -192,8 +185,7 @@ impl VirtioDevice for Net {
     fn activate(&mut self, mut activation: Activation) -> io::Result<()> {
         let transmit = activation.queues.pop().flatten();
         let receive = activation.queues.pop().flatten();
-        let (Some((receive, receive_kick)), Some((transmit, transmit_kick))) = (receive, transmit)
-        else {
+        let (Some((receive, receive_kick)), Some((transmit, transmit_kick))) = (receive, transmit) else {
             return Err(io::Error::other("a card without both queues"));
         };
         let mut card = Card {

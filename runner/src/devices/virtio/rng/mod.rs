@@ -78,21 +78,16 @@ impl VirtioDevice for Rng {
         let (memory, interrupt) = (activation.memory, activation.interrupt);
         let source = Arc::clone(&self.source);
         let mut buffer = vec![0; LARGEST];
-        self.worker = Some(Worker::spawn(
-            "virtio-rng".into(),
-            vec![kick],
-            None,
-            move |_| {
-                let served = drain(&mut queue, &memory, &interrupt, |chain| {
-                    Some(fill(&source, &memory, chain, &mut buffer))
-                });
-                if served.is_err() {
-                    interrupt.fail_device();
-                    return Next::Idle;
-                }
-                Next::Continue
-            },
-        )?);
+        self.worker = Some(Worker::spawn("virtio-rng".into(), vec![kick], None, move |_| {
+            let served = drain(&mut queue, &memory, &interrupt, |chain| {
+                Some(fill(&source, &memory, chain, &mut buffer))
+            });
+            if served.is_err() {
+                interrupt.fail_device();
+                return Next::Idle;
+            }
+            Next::Continue
+        })?);
         Ok(())
     }
 

@@ -56,11 +56,7 @@ impl MmioTransport {
     ///
     /// # Errors
     /// Where eventfds cannot be made.
-    pub fn new(
-        device: Box<dyn VirtioDevice>,
-        memory: GuestMemoryMmap,
-        interrupt: Arc<Interrupt>,
-    ) -> io::Result<Self> {
+    pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemoryMmap, interrupt: Arc<Interrupt>) -> io::Result<Self> {
         let mut queues = Vec::new();
         let mut kicks = Vec::new();
         for &size in device.queue_sizes() {
@@ -120,8 +116,8 @@ impl MmioTransport {
 
     /// The selected queue, while the driver may still set it up.
     fn with_queue(&mut self, change: impl FnOnce(&mut Queue)) {
-        let configuring = self.status & STATUS_FEATURES_OK != 0
-            && self.status & (STATUS_DRIVER_OK | STATUS_FAILED) == 0;
+        let configuring =
+            self.status & STATUS_FEATURES_OK != 0 && self.status & (STATUS_DRIVER_OK | STATUS_FAILED) == 0;
         if !configuring {
             return;
         }
@@ -153,9 +149,22 @@ impl MmioTransport {
         }
     }
 
+    /// Takes the selected half of the driver's features, while they are negotiated.
+    fn set_driver_features(&mut self, value: u32) {
+        if self.status & (STATUS_DRIVER | STATUS_FEATURES_OK) != STATUS_DRIVER {
+            return;
+        }
+        let shift = match self.driver_features_select {
+            0 => 0,
+            1 => 32,
+            _ => return,
+        };
+        self.driver_features &= !(u64::from(u32::MAX) << shift);
+        self.driver_features |= u64::from(value) << shift;
+    }
+
     fn features_acceptable(&self) -> bool {
-        self.driver_features & !self.device.features() == 0
-            && self.driver_features & F_VERSION_1 != 0
+        self.driver_features & !self.device.features() == 0 && self.driver_features & F_VERSION_1 != 0
     }
 
     fn activate(&mut self) {
@@ -213,17 +222,7 @@ impl MmioTransport {
     fn write_register(&mut self, offset: u64, value: u32) {
         match offset {
             0x14 => self.device_features_select = value,
-            0x20 => {
-                if self.status & STATUS_DRIVER != 0 && self.status & STATUS_FEATURES_OK == 0 {
-                    let shift = match self.driver_features_select {
-                        0 => 0,
-                        1 => 32,
-                        _ => return,
-                    };
-                    self.driver_features &= !(u64::from(u32::MAX) << shift);
-                    self.driver_features |= u64::from(value) << shift;
-                }
-            }
+            0x20 => self.set_driver_features(value),
             0x24 => self.driver_features_select = value,
             0x30 => self.queue_select = value,
             0x38 => self.with_queue(|queue| {
@@ -235,10 +234,7 @@ impl MmioTransport {
             0x44 => self.with_queue(|queue| queue.set_ready(value == 1)),
             // Reached only where the ioeventfd does not match, such as a queue that does not exist.
             QUEUE_NOTIFY => {
-                if let Some(kick) = usize::try_from(value)
-                    .ok()
-                    .and_then(|index| self.kicks.get(index))
-                {
+                if let Some(kick) = usize::try_from(value).ok().and_then(|index| self.kicks.get(index)) {
                     let _ = kick.write(1);
                 }
             }

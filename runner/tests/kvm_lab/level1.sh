@@ -1,0 +1,15 @@
+#!/bin/sh
+# Level 1: loads KVM, runs the cases, writes /out to its disk, powers off.
+B=/bin/busybox
+$B mkdir -p /proc /sys /dev /tmp /out
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+for m in /mod/*.ko; do $B insmod "$m"; done
+while read -r name seconds; do
+    echo "CASE-BEGIN $name"
+    # stdin belongs to the list of cases.
+    $B timeout "$seconds" "/cases/$name" </dev/null
+    echo "CASE-END $name $?"
+done </cases.txt
+$B tar -c -f /dev/vda -C /out .
+$B sync
+$B poweroff -f

@@ -1,0 +1,204 @@
+//! The own VMM against stock guests, in the nested lab.
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test program is one test module"
+)]
+
+mod lab;
+
+use std::{fs, process::Command};
+
+use lab::{Case, Lab};
+
+/// What `/sbin/init` of the disk does: shows that it runs from the disk, writes, syncs, powers off.
+const DISK_INIT: &str = r#"#!/bin/sh
+B=/bin/busybox
+$B mount -t proc proc /proc
+$B mount -t devtmpfs dev /dev
+echo "DISK-INIT $($B cat /data/original) $($B awk '$2 == "/" {print $1, $3}' /proc/mounts | $B tail -n1)"
+$B mount -o remount,rw / 2>/dev/null
+$B dd if=/dev/zero bs=64k count=20 2>/dev/null | $B tr '\0' 'e' >/data/big
+$B md5sum /data/big
+echo "from the guest" >/data/written
+$B rm /data/original
+$B sync
+$B fstrim / 2>/dev/null
+$B mount -o remount,ro /
+$B poweroff -f
+"#;
+
+fn cases() -> Vec<Case> {
+    let case = |name, seconds, script: &str| Case {
+        name,
+        seconds,
+        script: script.into(),
+    };
+    vec![
+        case("boot", 50, "l2 boot"),
+        // 4 GiB of RAM: the last one lies above the device hole.
+        case("smp", 60, "l2 boot --topology 1,2,1 --memory 4096"),
+        case(
+            "root",
+            70,
+            "L2_SECONDS=60 l2 root --disk qcow2:/disk/overlay.qcow2,backing=/disk/base.qcow2; code=$?
+             $B cp /disk/overlay.qcow2 /out/; exit $code",
+        ),
+        case(
+            "reset",
+            70,
+            "$B dd if=/dev/urandom of=/tmp/a bs=64k count=128 2>/dev/null
+             $B dd if=/dev/zero of=/tmp/b bs=64k count=1 2>/dev/null
+             L2_SECONDS=60 l2 reset --disk raw:/tmp/a,ro --disk raw:/tmp/b,queues=2; code=$?
+             $B head -c 512 /tmp/b | $B head -n1; exit $code",
+        ),
+        case("serial", 50, "l2 serial --agent-echo"),
+        case(
+            "net",
+            60,
+            "$B insmod /tun.ko
+             (for i in 1 2 3 4 5 6 7 8; do $B sleep 1; $B ip addr add 10.9.0.1/24 dev tap0 2>/dev/null && break; done
+              $B ip link set tap0 up) &
+             l2 net --tap tap0",
+        ),
+        case("button", 50, "l2 button --power-button-after 2"),
+        case("reboot", 50, "l2 reboot"),
+        case("panic", 50, "L2_CMDLINE=panic=0 l2 panic"),
+        case("triple-fault", 50, "L2_CMDLINE='panic=-1 reboot=t' l2 reboot"),
+        case("hang", 50, "L2_SECONDS=12 l2 hang"),
+    ]
+}
+
+#[test]
+fn stock_kernels_boot_use_their_devices_and_end_as_they_should() {
+    let mut lab = match Lab::new() {
+        Ok(lab) => lab,
+        Err(reason) => {
+            println!("SKIP: {reason}");
+            return;
+        }
+    };
+    let base = lab.ext4_base(DISK_INIT);
+    let overlay = lab.path("overlay.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2"])
+        .arg(&overlay)
+        .status()
+        .expect("qemu-img");
+    assert!(made.success());
+    lab.add(&base, "disk/base.qcow2");
+    lab.add(&overlay, "disk/overlay.qcow2");
+
+    let mut cases = cases();
+    if let Ok(only) = std::env::var("ESXODUS_LAB_CASES") {
+        cases.retain(|case| only.split(',').any(|name| name == case.name));
+    }
+    let results = lab.run(&cases, 2);
+    let mut failures = Vec::new();
+    for case in &cases {
+        let result = &results[case.name];
+        let exit = result.exit();
+        let has = |text: &str| result.output.contains(text);
+        let reason = result.reason();
+        let off = reason == "powered_off" && result.code == Some(0);
+        let good = match case.name {
+            "boot" => off && has("L2-CPUS 1\n") && has("L2-CLOCK kvm-clock"),
+            "smp" => {
+                let kib: u64 = result
+                    .output
+                    .lines()
+                    .find_map(|line| line.strip_prefix("L2-MEMORY "))
+                    .and_then(|kib| kib.trim().parse().ok())
+                    .unwrap_or(0);
+                off && has("L2-CPUS 2\n")
+                    && has("L2-TOPOLOGY 0 0 0 \n")
+                    && has("L2-TOPOLOGY 0 1 1 \n")
+                    && kib > 3800 << 10
+            }
+            "root" => off && has("DISK-INIT from the host /dev/vda ext4"),
+            "reset" => {
+                off && !has("L2-STILL-THERE")
+                    && has("L2-SAME-AFTER-RESET 1")
+                    && has("L2-SAME-AFTER-RESET 2")
+                    && has("L2-WROTE 2")
+                    && has("\nround 2\n")
+            }
+            "serial" => off && has("AGENT-ECHO same"),
+            "net" => off && has("L2-PING-OK") && has("L2-PING-BIG-OK"),
+            "button" => off && has("L2-RNG virtio_rng.0 256") && has("L2-BUTTON 0 1"),
+            "reboot" => reason == "reset" && exit["source"] == "acpi",
+            "panic" => reason == "panicked",
+            "triple-fault" => reason == "triple_fault",
+            "hang" => reason == "deadline",
+            other => panic!("no expectation for case {other}"),
+        };
+        println!(
+            "lab {:<14} {} {reason} {}",
+            case.name,
+            if good { "ok  " } else { "FAIL" },
+            exit["stages"]["marker"]
+        );
+        if !good {
+            failures.push(format!("--- {}\n{}", case.name, result.output));
+        }
+    }
+    if cases.iter().any(|case| case.name == "root") {
+        failures.extend(check_overlay(&lab));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The host's view of what the guest wrote, by tools that are not ours.
+fn check_overlay(lab: &Lab) -> Vec<String> {
+    let mut failures = Vec::new();
+    let folder = lab.path("out");
+    let overlay = folder.join("overlay.qcow2");
+    if !overlay.exists() {
+        return vec!["level 1 handed back no overlay".into()];
+    }
+    fs::copy(lab.path("base.qcow2"), folder.join("base.qcow2")).expect("copy");
+    let check = Command::new("qemu-img")
+        .arg("check")
+        .arg(&overlay)
+        .output()
+        .expect("qemu-img");
+    if !check.status.success() {
+        failures.push(format!(
+            "qemu-img check: {}{}",
+            String::from_utf8_lossy(&check.stdout),
+            String::from_utf8_lossy(&check.stderr)
+        ));
+    }
+    let raw = folder.join("after.raw");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-O", "raw"])
+        .args([&overlay, &raw])
+        .status()
+        .expect("qemu-img");
+    assert!(converted.success());
+    let fsck = Command::new("e2fsck")
+        .args(["-f", "-n"])
+        .arg(&raw)
+        .output()
+        .expect("e2fsck");
+    if !fsck.status.success() {
+        failures.push(String::from_utf8_lossy(&fsck.stdout).into_owned());
+    }
+    let cat = |path: &str| {
+        let output = Command::new("debugfs")
+            .args(["-R", &format!("cat {path}")])
+            .arg(&raw)
+            .output()
+            .expect("debugfs");
+        output.stdout
+    };
+    if cat("/data/written") != b"from the guest\n" {
+        failures.push("the overlay lacks /data/written".into());
+    }
+    if cat("/data/big") != vec![b'e'; 20 << 16] {
+        failures.push("/data/big differs".into());
+    }
+    if !cat("/data/original").is_empty() {
+        failures.push("/data/original was not removed".into());
+    }
+    failures
+}
