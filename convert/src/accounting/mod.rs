@@ -1,6 +1,6 @@
 //! Key accounting: each key of the source ends in exactly one class, so that nothing is lost in silence.
 
-mod table;
+pub(crate) mod table;
 
 use crate::machine::{FirmwareKind, Machine};
 use crate::targets::plan::{Plan, Target};

@@ -362,7 +362,7 @@ fn matches(pattern: &str, key: &str) -> bool {
 }
 
 /// The class of the key `lower`, and why. A few keys are judged by their value too.
-pub(super) fn classify(lower: &str, value: &str, machine: &Machine) -> (KeyClass, &'static str) {
+pub(crate) fn classify(lower: &str, value: &str, machine: &Machine) -> (KeyClass, &'static str) {
     let key = normal(lower);
     let value = value.trim().to_ascii_lowercase();
     let off = matches!(value.as_str(), "" | "false" | "0" | "none");

@@ -729,7 +729,7 @@ fn config_class(key: &str, value: &str) -> (KeyClass, &'static str) {
             || key.starts_with("numsup")
             || key.starts_with("uptcompat")
             || key.starts_with("fixedpass")
-            || key.starts_with("cpuid")
+            || key.starts_with("cpuid") || key.starts_with("cpuallocation.") || key.starts_with("memoryallocation.") || key.starts_with("vpmc")
             || key.starts_with("numa.")
             || key.starts_with("svga.")
             || key.starts_with("viommu") =>
@@ -737,6 +737,14 @@ fn config_class(key: &str, value: &str) -> (KeyClass, &'static str) {
             (DroppedHarmless, "no effect on the guest away from VMware")
         }
         _ => (KeyClass::Unknown, "not in the table; please report it"),
+    }
+}
+
+/// An extra setting is a VMX key: its table knows it.
+fn extra_class(key: &str, value: &str, machine: &Machine) -> (KeyClass, &'static str) {
+    match config_class(key, value) {
+        (KeyClass::Unknown, _) => crate::accounting::table::classify(&key.to_ascii_lowercase(), value, machine),
+        known => known,
     }
 }
 
@@ -833,7 +841,7 @@ fn account(
         add(
             format!("ExtraConfig.{}", config.key),
             &config.value,
-            config_class(&config.key, &config.value),
+            extra_class(&config.key, &config.value, machine),
         );
     }
     for property in system.product.iter().flat_map(|product| &product.properties) {

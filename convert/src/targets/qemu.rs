@@ -147,7 +147,7 @@ fn tpm(script: &mut Script) {
     script.raw(
         "if command -v swtpm >/dev/null; then\n  \
            mkdir -p targets/qemu-tpm\n  \
-           swtpm socket --tpm2 --daemon --terminate --tpmstate dir=targets/qemu-tpm --ctrl type=unixio,path=targets/qemu-tpm/socket\n  \
+           swtpm socket --tpm2 --daemon --terminate --tpmstate \"dir=$PWD/targets/qemu-tpm\" --ctrl \"type=unixio,path=$PWD/targets/qemu-tpm/socket\"\n  \
            set -- \"$@\" -chardev socket,id=tpm,path=targets/qemu-tpm/socket -tpmdev emulator,id=tpm0,chardev=tpm -device tpm-crb,tpmdev=tpm0\n\
          else\n  \
            echo \"swtpm is missing: the guest runs without its TPM\" >&2\n\

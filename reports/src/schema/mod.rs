@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod compare;
 mod conversion;
+mod estate;
 mod guest;
 mod host;
 mod proof;
@@ -17,6 +18,7 @@ pub use bench::{BenchRecord, Better, Metric, Noise, Percentile, Place, SkippedMe
 pub use check::{Finding, Severity};
 pub use compare::{Comparability, ComparedMetric, Comparison, ComparisonVerdict, RecordRef};
 pub use conversion::{DiskManifest, HashTree, Manifest, SourceFile};
+pub use estate::{EstateGuest, EstateReport, EstateRisk, EstateSizing, EstateVerdict};
 pub use guest::{DiskFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus};
 pub use host::HostFacts;
 pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofVerdict};
