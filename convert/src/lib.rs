@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounting;
+pub mod assess;
 pub mod copy;
 pub mod image;
 pub mod machine;

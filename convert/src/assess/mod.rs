@@ -5,9 +5,7 @@
 mod sheet;
 
 use crate::source::{ImportError, ImportOptions, open};
-use reports::schema::{
-    EstateGuest, EstateReport, EstateRisk, EstateSizing, EstateVerdict, Severity, Stamp,
-};
+use reports::schema::{EstateGuest, EstateReport, EstateRisk, EstateSizing, EstateVerdict, Severity, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,13 +94,19 @@ pub fn assess(sources: &[PathBuf], options: &AssessOptions, tool: &str, cancel: 
 }
 
 fn is_description(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("._"));
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let hidden = path
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("._"));
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     !hidden && matches!(extension.as_deref(), Some("vmx" | "vmtx" | "ovf" | "ova"))
 }
 
 fn one(path: &Path, options: &AssessOptions, guests: &mut Vec<EstateGuest>) {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     if matches!(extension.as_deref(), Some("xlsx" | "csv")) {
         match sheet::read(path) {
             Ok(rows) => guests.extend(rows),
@@ -129,7 +133,10 @@ fn one(path: &Path, options: &AssessOptions, guests: &mut Vec<EstateGuest>) {
             }
         }
         Err(error) => {
-            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned())
+                .unwrap_or_default();
             guests.push(unreadable(path.display().to_string(), name, error.to_string()));
         }
     }
@@ -189,15 +196,20 @@ fn row(path: &Path, imported: &crate::source::Imported) -> EstateGuest {
 fn held(place: &crate::source::DiskPlace) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     if !place.chunks.is_empty() {
-        return place.chunks.iter().fold(0, |sum: u64, (_, _, bytes)| sum.saturating_add(*bytes));
+        return place
+            .chunks
+            .iter()
+            .fold(0, |sum: u64, (_, _, bytes)| sum.saturating_add(*bytes));
     }
     if let Some((_, bytes)) = place.window {
         return bytes;
     }
-    let of = |path: &Path| {
-        std::fs::metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512).min(meta.len()))
-    };
-    let stem = place.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let of = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512).min(meta.len()));
+    let stem = place
+        .path
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default();
     of(&place.path).saturating_add(of(&place.path.with_file_name(format!("{stem}-flat.vmdk"))))
 }
 
@@ -230,11 +242,19 @@ fn plan_waves(guests: &mut [EstateGuest], most: usize) {
     }
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
     for group in &mut groups {
-        group.sort_by_key(|number| (guests[*number].verdict, guests[*number].effort, guests[*number].capacity_bytes));
+        group.sort_by_key(|number| {
+            (
+                guests[*number].verdict,
+                guests[*number].effort,
+                guests[*number].capacity_bytes,
+            )
+        });
     }
     groups.sort_by_key(|group| {
         let worst = group.iter().map(|number| guests[*number].verdict).max();
-        let bytes: u64 = group.iter().fold(0, |sum, number| sum.saturating_add(guests[*number].capacity_bytes));
+        let bytes: u64 = group
+            .iter()
+            .fold(0, |sum, number| sum.saturating_add(guests[*number].capacity_bytes));
         (worst, bytes)
     });
     let (mut wave, mut taken) = (1, 0);
@@ -260,7 +280,11 @@ fn summary(guests: Vec<EstateGuest>, options: &AssessOptions, tool: &str) -> Est
         memory_mib = memory_mib.saturating_add(guest.memory_mib);
         capacity = capacity.saturating_add(guest.capacity_bytes);
         allocated = allocated.saturating_add(guest.allocated_bytes);
-        copy = copy.saturating_add(if guest.allocated_bytes > 0 { guest.allocated_bytes } else { guest.capacity_bytes });
+        copy = copy.saturating_add(if guest.allocated_bytes > 0 {
+            guest.allocated_bytes
+        } else {
+            guest.capacity_bytes
+        });
         let mut seen = BTreeSet::new();
         for finding in &guest.findings {
             if matches!(finding.severity, Severity::Block | Severity::Warn) && seen.insert(&finding.id) {

@@ -7,7 +7,9 @@ use std::path::Path;
 
 /// Reads the guests of a spreadsheet; a row that can't be read becomes a row that says so.
 pub(super) fn read(path: &Path) -> Result<Vec<EstateGuest>, String> {
-    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    let is_csv = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let rows: Vec<Vec<String>> = if is_csv { csv_rows(path)? } else { xlsx_rows(path)? };
     let mut rows = rows.into_iter();
     let head: Vec<String> = rows
@@ -32,7 +34,11 @@ fn csv_rows(path: &Path) -> Result<Vec<Vec<String>>, String> {
     let text = text.trim_start_matches('\u{feff}');
     // Excel writes semicolons where the comma is the decimal sign.
     let line = text.lines().next().unwrap_or_default();
-    let delimiter = if line.matches(';').count() > line.matches(',').count() { b';' } else { b',' };
+    let delimiter = if line.matches(';').count() > line.matches(',').count() {
+        b';'
+    } else {
+        b','
+    };
     csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .has_headers(false)
@@ -47,7 +53,8 @@ fn csv_rows(path: &Path) -> Result<Vec<Vec<String>>, String> {
 }
 
 fn xlsx_rows(path: &Path) -> Result<Vec<Vec<String>>, String> {
-    let mut book: calamine::Xlsx<_> = calamine::open_workbook(path).map_err(|error: calamine::XlsxError| error.to_string())?;
+    let mut book: calamine::Xlsx<_> =
+        calamine::open_workbook(path).map_err(|error: calamine::XlsxError| error.to_string())?;
     let names = book.sheet_names();
     let name = names
         .iter()
@@ -83,7 +90,9 @@ fn guest(source: &str, head: &[String], cells: &[String]) -> EstateGuest {
         let text = cell(names)?;
         let whole = text.strip_suffix(".0").unwrap_or(text);
         let digits: String = whole.chars().filter(char::is_ascii_digit).collect();
-        let fits = whole.chars().all(|c| c.is_ascii_digit() || c.is_whitespace() || ".,'\u{2019}".contains(c));
+        let fits = whole
+            .chars()
+            .all(|c| c.is_ascii_digit() || c.is_whitespace() || ".,'\u{2019}".contains(c));
         fits.then(|| digits.parse().ok()).flatten()
     };
     let name = cell(&["vm"]).unwrap_or_default().to_owned();
@@ -106,12 +115,18 @@ fn guest(source: &str, head: &[String], cells: &[String]) -> EstateGuest {
     EstateGuest {
         name,
         source: source.to_owned(),
-        guest_os: cell(&["os according to the configuration file", "os according to the vmware tools", "os"])
-            .unwrap_or("not declared")
-            .to_owned(),
+        guest_os: cell(&[
+            "os according to the configuration file",
+            "os according to the vmware tools",
+            "os",
+        ])
+        .unwrap_or("not declared")
+        .to_owned(),
         vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
         memory_mib,
-        disks: number(&["disks"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        disks: number(&["disks"])
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(0),
         capacity_bytes: bytes(&["provisioned mib", "provisioned mb", "total disk capacity mib"]),
         allocated_bytes: bytes(&["in use mib", "in use mb"]),
         networks: (1..=8)
@@ -123,7 +138,11 @@ fn guest(source: &str, head: &[String], cells: &[String]) -> EstateGuest {
             None => String::new(),
         },
         // The sheet knows little: without the files a guest is never called ready.
-        verdict: if blocked { EstateVerdict::Blocked } else { EstateVerdict::Attention },
+        verdict: if blocked {
+            EstateVerdict::Blocked
+        } else {
+            EstateVerdict::Attention
+        },
         effort: if blocked { 6 } else { 1 },
         wave: 0,
         error: None,

@@ -729,7 +729,10 @@ fn config_class(key: &str, value: &str) -> (KeyClass, &'static str) {
             || key.starts_with("numsup")
             || key.starts_with("uptcompat")
             || key.starts_with("fixedpass")
-            || key.starts_with("cpuid") || key.starts_with("cpuallocation.") || key.starts_with("memoryallocation.") || key.starts_with("vpmc")
+            || key.starts_with("cpuid")
+            || key.starts_with("cpuallocation.")
+            || key.starts_with("memoryallocation.")
+            || key.starts_with("vpmc")
             || key.starts_with("numa.")
             || key.starts_with("svga.")
             || key.starts_with("viommu") =>

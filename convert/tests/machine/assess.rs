@@ -40,9 +40,18 @@ fn a_broken_file_costs_its_own_row_and_networks_stay_together() {
     assert_eq!(report.sizing.hosts_with_spare, 2);
     for network in 0..4 {
         let name = format!("n{network}");
-        let waves: std::collections::HashSet<u32> =
-            report.guests.iter().filter(|guest| guest.networks.contains(&name)).map(|guest| guest.wave).collect();
+        let waves: std::collections::HashSet<u32> = report
+            .guests
+            .iter()
+            .filter(|guest| guest.networks.contains(&name))
+            .map(|guest| guest.wave)
+            .collect();
         assert_eq!(waves.len(), 1, "{name}: {waves:?}");
     }
-    assert!(report.guests.iter().all(|guest| (guest.wave == 0) == (guest.verdict == EstateVerdict::Unreadable)));
+    assert!(
+        report
+            .guests
+            .iter()
+            .all(|guest| (guest.wave == 0) == (guest.verdict == EstateVerdict::Unreadable))
+    );
 }

@@ -1,6 +1,8 @@
 //! From a description to a machine to four targets, each compared with an oracle that isn't ours.
 
 #[cfg(test)]
+mod assess;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod packages;

@@ -264,7 +264,11 @@ fn links_and_doubles_in_a_package_are_refused() {
     std::os::unix::fs::symlink("/etc/passwd", folder.path().join("a.vmdk")).expect("link");
     let error = open(&tar(folder.path(), &["g.ovf", "a.vmdk"]), &ImportOptions::default()).expect_err("link");
     assert!(error.to_string().contains("ova.path-escape"), "{error}");
-    let error = open(&tar(folder.path(), &["--hard-dereference", "g.ovf", "g.ovf"]), &ImportOptions::default()).expect_err("double");
+    let error = open(
+        &tar(folder.path(), &["--hard-dereference", "g.ovf", "g.ovf"]),
+        &ImportOptions::default(),
+    )
+    .expect_err("double");
     assert!(error.to_string().contains("twice"), "{error}");
 }
 

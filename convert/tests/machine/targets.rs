@@ -46,7 +46,9 @@ fn read(folder: &Path, name: &str) -> String {
 
 #[test]
 fn libvirt_takes_the_domain() {
-    if !tool("virt-xml-validate") || !tool("virsh") {
+    // virt-xml-validate is a script around xmllint.
+    let schema = tool("virt-xml-validate") && tool("xmllint");
+    if !tool("virsh") {
         return;
     }
     for (machine, context) in cases() {
@@ -56,6 +58,9 @@ fn libvirt_takes_the_domain() {
             vec!["virt-xml-validate"],
             vec!["virsh", "-c", "test:///default", "define", "--validate"],
         ] {
+            if command[0] == "virt-xml-validate" && !schema {
+                continue;
+            }
             let out = Command::new(command[0])
                 .args(&command[1..])
                 .arg(&path)
