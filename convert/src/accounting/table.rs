@@ -300,6 +300,8 @@ const TABLE: &[Row] = &[
     ("hgfs.*", DroppedHarmless, "shared folders of Workstation"),
     ("policy.*", DroppedHarmless, HARMLESS),
     ("deploymentplatform", DroppedHarmless, HARMLESS),
+    ("cloud.uuid", DroppedHarmless, "vCloud's own id"),
+    ("vmware.tools.*", DroppedHarmless, "VMware Tools"),
     ("viv.moid", DroppedHarmless, "vCenter's own id"),
     ("vm.createdate", DroppedHarmless, HARMLESS),
     ("vmprofile.*", DroppedHarmless, HARMLESS),
