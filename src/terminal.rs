@@ -38,8 +38,15 @@ pub(crate) struct Bars {
 impl Bars {
     pub(crate) fn new(quiet: bool) -> Self {
         let visible = !quiet && std::io::stderr().is_terminal();
-        let target = if visible { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-        Self { multi: MultiProgress::with_draw_target(target), bars: Mutex::default() }
+        let target = if visible {
+            ProgressDrawTarget::stderr_with_hz(8)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            multi: MultiProgress::with_draw_target(target),
+            bars: Mutex::default(),
+        }
     }
 
     /// A line above the bars (or a plain line on stderr where there are none).
@@ -53,8 +60,13 @@ impl Bars {
 
     /// A spinner for work that has no byte count.
     pub(crate) fn spinner(&self, what: &str) -> ProgressBar {
-        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let bar = self.multi.add(ProgressBar::new_spinner().with_style(style).with_message(what.to_owned()));
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = self.multi.add(
+            ProgressBar::new_spinner()
+                .with_style(style)
+                .with_message(what.to_owned()),
+        );
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     }
@@ -68,7 +80,9 @@ impl Progress for Bars {
     fn begin(&self, what: &str, total: u64) {
         let template = "{msg:<28!} {wide_bar:.cyan/blue} {bytes:>10}/{total_bytes} {bytes_per_sec:>12} ETA {eta:>4}";
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = self.multi.add(ProgressBar::new(total).with_style(style).with_message(what.to_owned()));
+        let bar = self
+            .multi
+            .add(ProgressBar::new(total).with_style(style).with_message(what.to_owned()));
         if let Some(earlier) = self.lock().insert(what.to_owned(), bar) {
             earlier.finish_and_clear();
         }

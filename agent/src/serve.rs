@@ -208,7 +208,17 @@ fn named(path: &str, error: &io::Error) -> io::Error {
 /// The suite runs as a process of its own: a crash in a workload must not take the line down.
 fn bench(suite: &str, budget_seconds: u64, deadline_ms: u64, sender: &Sender) -> io::Result<Answer> {
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
-    let mut argv = [program.as_str(), "bench", "--suite", suite, "--folder", "/var/tmp", "--json"].map(str::to_owned).to_vec();
+    let mut argv = [
+        program.as_str(),
+        "bench",
+        "--suite",
+        suite,
+        "--folder",
+        "/var/tmp",
+        "--json",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     if budget_seconds > 0 {
         argv.extend(["--budget".to_owned(), budget_seconds.to_string()]);
     }

@@ -22,7 +22,12 @@ pub struct Tool {
 /// Looks at everything. Starts `qemu-system-x86_64 --version`, and nothing else.
 #[must_use]
 pub fn inventory() -> Vec<Tool> {
-    let first = |paths: &[&str]| paths.iter().find(|path| Path::new(path).is_file()).map(|path| (*path).to_owned());
+    let first = |paths: &[&str]| {
+        paths
+            .iter()
+            .find(|path| Path::new(path).is_file())
+            .map(|path| (*path).to_owned())
+    };
     let kernel = appliance::kernel();
     let agent = appliance::agent_binary();
     let qemu = Qemu.version();
@@ -46,13 +51,21 @@ pub fn inventory() -> Vec<Tool> {
         },
         Tool {
             name: "BIOS",
-            found: first(&["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin", "/usr/share/kvm/bios-256k.bin"]),
+            found: first(&[
+                "/usr/share/seabios/bios-256k.bin",
+                "/usr/share/qemu/bios-256k.bin",
+                "/usr/share/kvm/bios-256k.bin",
+            ]),
             optional: false,
             advice: "apt install seabios".to_owned(),
         },
         Tool {
             name: "UEFI",
-            found: first(&["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/pve-edk2-firmware/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"]),
+            found: first(&[
+                "/usr/share/OVMF/OVMF_CODE_4M.fd",
+                "/usr/share/pve-edk2-firmware/OVMF_CODE_4M.fd",
+                "/usr/share/OVMF/OVMF_CODE.fd",
+            ]),
             optional: true,
             advice: "UEFI guests need it: apt install ovmf".to_owned(),
         },

@@ -19,17 +19,29 @@ use std::path::{Path, PathBuf};
 pub(crate) fn options(args: &CopyArgs, resume: bool) -> anyhow::Result<CopyOptions> {
     let compress = match args.compress {
         CompressWish::None => Compress::None,
-        CompressWish::Zstd => Compress::Zstd { level: args.level.unwrap_or(1) },
+        CompressWish::Zstd => Compress::Zstd {
+            level: args.level.unwrap_or(1),
+        },
         CompressWish::Zlib => Compress::Zlib,
         CompressWish::Keep => Compress::Keep { trust: args.trust },
     };
-    anyhow::ensure!(!args.trust || args.compress == CompressWish::Keep, "--trust goes with --compress keep only");
-    anyhow::ensure!(args.level.is_none() || args.compress == CompressWish::Zstd, "--level goes with --compress zstd only");
     anyhow::ensure!(
-        args.format == FormatWish::Qcow2 || (args.compress == CompressWish::None && !args.data_file && !args.extended_l2),
+        !args.trust || args.compress == CompressWish::Keep,
+        "--trust goes with --compress keep only"
+    );
+    anyhow::ensure!(
+        args.level.is_none() || args.compress == CompressWish::Zstd,
+        "--level goes with --compress zstd only"
+    );
+    anyhow::ensure!(
+        args.format == FormatWish::Qcow2
+            || (args.compress == CompressWish::None && !args.data_file && !args.extended_l2),
         "--compress, --data-file and --extended-l2 are for --format qcow2"
     );
-    anyhow::ensure!(!args.data_file || args.compress == CompressWish::None, "--data-file leaves the data where it is: it can't be compressed");
+    anyhow::ensure!(
+        !args.data_file || args.compress == CompressWish::None,
+        "--data-file leaves the data where it is: it can't be compressed"
+    );
     if let Some(size) = args.cluster_size {
         anyhow::ensure!(
             size.is_power_of_two() && (4096..=2 << 20).contains(&size),
@@ -66,10 +78,19 @@ pub(crate) fn target_names(files: &[String], format: TargetFormat) -> Vec<String
         .iter()
         .map(|file| {
             let base = file.rsplit(['/', '\\']).next().unwrap_or(file);
-            let stem = base.strip_suffix(".vmdk").or_else(|| base.strip_suffix(".VMDK")).unwrap_or(base);
+            let stem = base
+                .strip_suffix(".vmdk")
+                .or_else(|| base.strip_suffix(".VMDK"))
+                .unwrap_or(base);
             let clean: String = stem
                 .chars()
-                .map(|c| if c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') { c } else { '_' })
+                .map(|c| {
+                    if c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
+                        c
+                    } else {
+                        '_'
+                    }
+                })
                 .collect();
             let clean = clean.trim_start_matches(['.', '-']).to_owned();
             let clean = if clean.is_empty() { "disk".to_owned() } else { clean };
@@ -88,18 +109,30 @@ pub(crate) fn target_names(files: &[String], format: TargetFormat) -> Vec<String
 ///
 /// # Errors
 /// What the copy met; nothing stands under a final name then.
-pub(crate) fn copy(context: &Context, opened: &Opened, folder: &RunFolder, options: &CopyOptions) -> anyhow::Result<Manifest> {
+pub(crate) fn copy(
+    context: &Context,
+    opened: &Opened,
+    folder: &RunFolder,
+    options: &CopyOptions,
+) -> anyhow::Result<Manifest> {
     let sources = opened.all_disks()?;
     let machine = &opened.imported.machine;
     let files: Vec<String> = machine.disks.iter().map(|disk| disk.file.clone()).collect();
     let names: Vec<String> = machine.disks.iter().map(convert::machine::Disk::name).collect();
-    let targets: Vec<PathBuf> =
-        target_names(&files, options.format).iter().map(|name| folder.path("disks").join(name)).collect();
+    let targets: Vec<PathBuf> = target_names(&files, options.format)
+        .iter()
+        .map(|name| folder.path("disks").join(name))
+        .collect();
     let jobs: Vec<DiskJob<'_>> = sources
         .iter()
         .zip(&targets)
         .zip(&names)
-        .map(|((source, target), name)| DiskJob { source: *source, target, name, options })
+        .map(|((source, target), name)| DiskJob {
+            source: *source,
+            target,
+            name,
+            options,
+        })
         .collect();
     let mut disks = convert::copy::convert_disks(&jobs, &context.bars, &context.cancel)?;
     for disk in &mut disks {
@@ -110,7 +143,10 @@ pub(crate) fn copy(context: &Context, opened: &Opened, folder: &RunFolder, optio
             }
         }
     }
-    let manifest = Manifest { stamp: Stamp::now(crate::cli::TOOL), disks };
+    let manifest = Manifest {
+        stamp: Stamp::now(crate::cli::TOOL),
+        disks,
+    };
     folder.write(RunFolder::MANIFEST, &manifest)?;
     // The manifest is on disk: the journals that could still have made it are not needed any more.
     for target in &targets {
@@ -124,7 +160,10 @@ fn relative(folder: &RunFolder, file: &Path) -> String {
     if let Ok(inside) = file.strip_prefix(folder.root()) {
         return inside.display().to_string();
     }
-    Path::new("disks").join(file.file_name().unwrap_or_default()).display().to_string()
+    Path::new("disks")
+        .join(file.file_name().unwrap_or_default())
+        .display()
+        .to_string()
 }
 
 /// Writes the machine definitions named in `which` (`all`, `none`, or names).
@@ -144,7 +183,8 @@ pub(crate) fn targets(
     }
     let map = map
         .map(|path| {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the map {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read the map {}", path.display()))?;
             NetworkMap::parse(&text).with_context(|| format!("the map {} is wrong", path.display()))
         })
         .transpose()?;
@@ -152,7 +192,11 @@ pub(crate) fn targets(
         disks: manifest
             .disks
             .iter()
-            .map(|disk| TargetDisk { path: PathBuf::from(&disk.file), format: disk.format.clone(), virtual_bytes: disk.virtual_bytes })
+            .map(|disk| TargetDisk {
+                path: PathBuf::from(&disk.file),
+                format: disk.format.clone(),
+                virtual_bytes: disk.virtual_bytes,
+            })
             .collect(),
         map,
         virtio_proven: opened.imported.machine.os.family == convert::machine::OsFamily::Linux,
@@ -220,7 +264,14 @@ mod tests {
 
     #[test]
     fn target_names_are_clean_and_unique() {
-        let files = ["web.vmdk", "/vmfs/volumes/ds/other/web.vmdk", "../../etc/passwd", "a b|c.vmdk", ".vmdk"].map(str::to_owned);
+        let files = [
+            "web.vmdk",
+            "/vmfs/volumes/ds/other/web.vmdk",
+            "../../etc/passwd",
+            "a b|c.vmdk",
+            ".vmdk",
+        ]
+        .map(str::to_owned);
         assert_eq!(
             target_names(&files, TargetFormat::Qcow2),
             ["web.qcow2", "web-2.qcow2", "passwd.qcow2", "a_b_c.qcow2", "disk.qcow2"]

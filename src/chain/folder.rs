@@ -31,10 +31,16 @@ impl RunFolder {
             Ok(mut entries) => {
                 let empty = entries.next().is_none();
                 if !empty && !folder.has(Self::MACHINE) {
-                    bail!("{} exists and is no run folder of esxodus: choose another folder with -o", root.display());
+                    bail!(
+                        "{} exists and is no run folder of esxodus: choose another folder with -o",
+                        root.display()
+                    );
                 }
                 if !empty && !resume {
-                    bail!("{} holds an earlier run: add --resume to continue it, or choose another folder with -o", root.display());
+                    bail!(
+                        "{} holds an earlier run: add --resume to continue it, or choose another folder with -o",
+                        root.display()
+                    );
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -91,8 +97,12 @@ impl RunFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let value = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not a record of this version: delete it and run that step again", path.display()))?;
+        let value = serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} is not a record of this version: delete it and run that step again",
+                path.display()
+            )
+        })?;
         Ok(Some(value))
     }
 
@@ -101,7 +111,8 @@ impl RunFolder {
     /// # Errors
     /// As [`RunFolder::read`], and where it is missing.
     pub(crate) fn need<T: DeserializeOwned>(&self, name: &str, step: &str) -> anyhow::Result<T> {
-        self.read(name)?.with_context(|| format!("{} has no {name}: run 'esxodus {step}' first", self.root.display()))
+        self.read(name)?
+            .with_context(|| format!("{} has no {name}: run 'esxodus {step}' first", self.root.display()))
     }
 
     /// Writes a record whole: to a temporary name, synced, then renamed.
@@ -137,9 +148,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         file.write_all(bytes)?;
         file.sync_data()
     });
-    written
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("cannot write {}: is the disk full or the folder read-only?", path.display()))
+    written.and_then(|()| fs::rename(&partial, path)).with_context(|| {
+        format!(
+            "cannot write {}: is the disk full or the folder read-only?",
+            path.display()
+        )
+    })
 }
 
 #[cfg(test)]

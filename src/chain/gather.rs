@@ -5,7 +5,8 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use convert::machine::Machine;
 use reports::schema::{
-    Accounting, BenchRecord, Comparison, Finding, GuestReport, MachineFacts, Manifest, Place, ProofRecord, Stamp, StepRecord,
+    Accounting, BenchRecord, Comparison, Finding, GuestReport, MachineFacts, Manifest, Place, ProofRecord, Stamp,
+    StepRecord,
 };
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,10 @@ pub(crate) fn gather(folder: &RunFolder) -> anyhow::Result<GuestReport> {
     let proof: Option<ProofRecord> = folder.read(RunFolder::PROOF)?;
     let bench = bench_records(folder)?;
     let comparisons = comparisons(folder, &bench)?;
-    let screenshots = proof.as_ref().map(|proof| screenshots(folder, proof)).unwrap_or_default();
+    let screenshots = proof
+        .as_ref()
+        .map(|proof| screenshots(folder, proof))
+        .unwrap_or_default();
     let limits = reports::limits::usage(&reports::limits::MachineNumbers::from(&facts));
     Ok(GuestReport {
         stamp: Stamp::now(crate::cli::TOOL),
@@ -59,7 +63,11 @@ fn bare_facts(machine: &Machine) -> MachineFacts {
 /// All measurements of the folder: the host's first, then by name.
 fn bench_records(folder: &RunFolder) -> anyhow::Result<Vec<BenchRecord>> {
     let mut files: Vec<PathBuf> = match std::fs::read_dir(folder.path("bench")) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")).collect(),
+        Ok(entries) => entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .collect(),
         Err(_) => Vec::new(),
     };
     files.sort();
@@ -81,9 +89,15 @@ fn bench_records(folder: &RunFolder) -> anyhow::Result<Vec<BenchRecord>> {
 fn comparisons(folder: &RunFolder, records: &[BenchRecord]) -> anyhow::Result<Vec<Comparison>> {
     let mut found = Vec::new();
     if let Ok(entries) = std::fs::read_dir(folder.path("bench")) {
-        let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
-        for name in names.iter().filter(|name| name.starts_with("compare") && name.ends_with(".json")) {
+        for name in names
+            .iter()
+            .filter(|name| name.starts_with("compare") && name.ends_with(".json"))
+        {
             found.extend(folder.read::<Comparison>(&format!("bench/{name}"))?);
         }
     }
@@ -105,7 +119,10 @@ fn screenshots(folder: &RunFolder, proof: &ProofRecord) -> Vec<(String, String)>
         let path = folder.path(file);
         let small = std::fs::metadata(&path).is_ok_and(|meta| meta.len() <= MAX_SCREENSHOT_BYTES);
         if let (true, Ok(png)) = (small, std::fs::read(&path)) {
-            pictures.push((milestone.name.clone(), base64::engine::general_purpose::STANDARD.encode(png)));
+            pictures.push((
+                milestone.name.clone(),
+                base64::engine::general_purpose::STANDARD.encode(png),
+            ));
         }
     }
     pictures
@@ -123,7 +140,10 @@ pub(crate) fn write_report(folder: &RunFolder, report: &GuestReport) -> anyhow::
         ("report.csv", reports::render::csv(report)),
         ("report.junit.xml", reports::render::junit(report)),
     ];
-    forms.into_iter().map(|(name, text)| folder.write_bytes(name, text.as_bytes())).collect()
+    forms
+        .into_iter()
+        .map(|(name, text)| folder.write_bytes(name, text.as_bytes()))
+        .collect()
 }
 
 /// Writes any record to a file of the user's choice.

@@ -31,7 +31,11 @@ pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
         AccelName::Kvm => AccelWish::Kvm,
         AccelName::Tcg => AccelWish::Tcg,
     };
-    Ok(runner::engine::choose(engine, accel, &runner::probe::probe(PROBE_DEADLINE))?)
+    Ok(runner::engine::choose(
+        engine,
+        accel,
+        &runner::probe::probe(PROBE_DEADLINE),
+    )?)
 }
 
 /// What a boot proof is asked to do.
@@ -47,7 +51,12 @@ pub(crate) struct ProofWish {
 ///
 /// # Errors
 /// The engine can't be had or fails; a guest that doesn't boot is a verdict, not an error.
-pub(crate) fn prove(context: &Context, folder: &RunFolder, engine: &EngineArgs, wish: &ProofWish) -> anyhow::Result<ProveOutcome> {
+pub(crate) fn prove(
+    context: &Context,
+    folder: &RunFolder,
+    engine: &EngineArgs,
+    wish: &ProofWish,
+) -> anyhow::Result<ProveOutcome> {
     let request = ProveRequest {
         timeout: wish.timeout,
         bench: wish.bench,
@@ -73,7 +82,11 @@ fn request(folder: &RunFolder, engine: &EngineArgs) -> anyhow::Result<ProveReque
     let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
     let disks = manifest.disks.iter().map(|disk| ProveDisk {
         path: folder.path(&disk.file),
-        format: if disk.format == "raw" { DiskFormat::Raw } else { DiskFormat::Qcow2 },
+        format: if disk.format == "raw" {
+            DiskFormat::Raw
+        } else {
+            DiskFormat::Qcow2
+        },
     });
     Ok(ProveRequest {
         disks: disks.collect(),
@@ -136,14 +149,21 @@ pub(crate) fn bench_guest(
 ///
 /// # Errors
 /// The container doesn't run, or the agent fails in it.
-pub(crate) fn bench_lxc(context: &Context, container: &str, suite: Suite, budget: Option<u64>) -> anyhow::Result<BenchRecord> {
+pub(crate) fn bench_lxc(
+    context: &Context,
+    container: &str,
+    suite: Suite,
+    budget: Option<u64>,
+) -> anyhow::Result<BenchRecord> {
     let agent = runner::appliance::agent_binary()?;
     let agent = std::fs::File::open(&agent).with_context(|| format!("cannot read {}", agent.display()))?;
     // The binary goes in through standard input: that works whatever the container's file system is.
     let script = "f=$(mktemp /tmp/esxodus-agent.XXXXXX) && cat > \"$f\" && chmod 700 \"$f\" && cd /tmp && \"$f\" bench \"$@\" < /dev/null; s=$?; rm -f \"$f\"; exit $s";
     let suite_name = if suite == Suite::Full { "full" } else { "quick" };
     let mut command = Command::new("lxc-attach");
-    command.args(["-n", container, "--", "sh", "-c", script, "sh", "--suite", suite_name, "--label"]);
+    command.args([
+        "-n", container, "--", "sh", "-c", script, "sh", "--suite", suite_name, "--label",
+    ]);
     command.arg(format!("lxc {container}"));
     if let Some(budget) = budget {
         command.args(["--budget", &budget.to_string()]);
@@ -158,7 +178,8 @@ pub(crate) fn bench_lxc(context: &Context, container: &str, suite: Suite, budget
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    let mut record: BenchRecord = serde_json::from_slice(&output.stdout).context("the agent in the container wrote no record")?;
+    let mut record: BenchRecord =
+        serde_json::from_slice(&output.stdout).context("the agent in the container wrote no record")?;
     record.place = Place::Lxc;
     Ok(record)
 }
@@ -172,10 +193,18 @@ pub(crate) fn seconds(budget: u64) -> f64 {
 ///
 /// # Errors
 /// The engine can't be had or fails.
-pub(crate) fn hands_on(context: &Context, folder: &RunFolder, engine: &EngineArgs, persist: bool) -> anyhow::Result<String> {
+pub(crate) fn hands_on(
+    context: &Context,
+    folder: &RunFolder,
+    engine: &EngineArgs,
+    persist: bool,
+) -> anyhow::Result<String> {
     use runner::console::Left;
     use runner::engine::Engine as _;
-    let scratch = tempfile::Builder::new().prefix(".run-").tempdir_in(folder.root()).context("cannot make a folder for overlays")?;
+    let scratch = tempfile::Builder::new()
+        .prefix(".run-")
+        .tempdir_in(folder.root())
+        .context("cannot make a folder for overlays")?;
     let request = request(folder, engine)?;
     context.say(&format!("guests run on: {}", request.choice.reason));
     context.say("console of the guest: Ctrl-] leaves");

@@ -11,7 +11,9 @@ use crate::cli::Context;
 use crate::cli::options::{CopyArgs, EngineArgs, SourceOptions};
 use anyhow::bail;
 use bench::SuiteOptions;
-use reports::schema::{GuestReport, Manifest, Place, ProofRecord, ProofVerdict, Severity, StepRecord, StepStatus, Suite};
+use reports::schema::{
+    GuestReport, Manifest, Place, ProofRecord, ProofVerdict, Severity, StepRecord, StepStatus, Suite,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -82,21 +84,40 @@ impl Run<'_> {
                 let status = if good { StepStatus::Good } else { StepStatus::Bad };
                 self.note(name, status, begun.elapsed().as_secs_f64(), detail)?;
                 if good && let Some(record) = self.steps.last().cloned() {
-                    self.state.finished.insert(name.to_owned(), Finished { fingerprint: fingerprint.to_owned(), record });
+                    self.state.finished.insert(
+                        name.to_owned(),
+                        Finished {
+                            fingerprint: fingerprint.to_owned(),
+                            record,
+                        },
+                    );
                     self.folder.write(STATE, &self.state)?;
                 }
                 Ok(good)
             }
             Err(error) => {
-                self.note(name, StepStatus::Failed, begun.elapsed().as_secs_f64(), format!("{error:#}"))?;
+                self.note(
+                    name,
+                    StepStatus::Failed,
+                    begun.elapsed().as_secs_f64(),
+                    format!("{error:#}"),
+                )?;
                 Err(error)
             }
         }
     }
 
     fn note(&mut self, name: &str, status: StepStatus, seconds: f64, detail: String) -> anyhow::Result<()> {
-        self.context.say(&format!("{name:<12} {:<8} {seconds:>7.1} s  {detail}", status_word(status)));
-        self.steps.push(StepRecord { name: name.to_owned(), status, seconds, detail });
+        self.context.say(&format!(
+            "{name:<12} {:<8} {seconds:>7.1} s  {detail}",
+            status_word(status)
+        ));
+        self.steps.push(StepRecord {
+            name: name.to_owned(),
+            status,
+            seconds,
+            detail,
+        });
         self.folder.write(RunFolder::STEPS, &self.steps).map(|_| ())
     }
 
@@ -125,10 +146,19 @@ pub(crate) fn migrate(context: &Context, wish: &Wish) -> anyhow::Result<(GuestRe
     let opened = source::open(&wish.source)?;
     opened.all_disks()?;
     let folder = RunFolder::create(&wish.output, wish.resume)?;
-    let state = if wish.resume { folder.read::<State>(STATE)?.unwrap_or_default() } else { State::default() };
+    let state = if wish.resume {
+        folder.read::<State>(STATE)?.unwrap_or_default()
+    } else {
+        State::default()
+    };
     let source_print = fingerprint(&opened);
     let copy_print = format!("{source_print};{:?}", wish.copy);
-    let mut run = Run { context, folder, state, steps: Vec::new() };
+    let mut run = Run {
+        context,
+        folder,
+        state,
+        steps: Vec::new(),
+    };
 
     let done = chain(&mut run, wish, &opened, &options, &source_print, &copy_print);
     if let Err(error) = &done
@@ -141,7 +171,12 @@ pub(crate) fn migrate(context: &Context, wish: &Wish) -> anyhow::Result<(GuestRe
     let mut report = gather::gather(&run.folder)?;
     report.steps.clone_from(&run.steps);
     let written = gather::write_report(&run.folder, &report)?;
-    run.note("report", StepStatus::Good, begun.elapsed().as_secs_f64(), format!("{}", written[0].display()))?;
+    run.note(
+        "report",
+        StepStatus::Good,
+        begun.elapsed().as_secs_f64(),
+        format!("{}", written[0].display()),
+    )?;
     report.steps.clone_from(&run.steps);
     let written = gather::write_report(&run.folder, &report)?;
     done.map(|good| (report, written, good))
@@ -156,9 +191,12 @@ fn chain(
     copy_print: &str,
 ) -> anyhow::Result<bool> {
     let context = run.context;
-    let go = run.step("inspect", &format!("{source_print};{:?}", wish.source.suppress), &[RunFolder::MACHINE, RunFolder::FACTS], |folder| {
-        inspect(context, folder, opened)
-    })?;
+    let go = run.step(
+        "inspect",
+        &format!("{source_print};{:?}", wish.source.suppress),
+        &[RunFolder::MACHINE, RunFolder::FACTS],
+        |folder| inspect(context, folder, opened),
+    )?;
     if !go {
         return Ok(false);
     }
@@ -168,19 +206,30 @@ fn chain(
     })?;
     let manifest: Manifest = run.folder.need(RunFolder::MANIFEST, "convert")?;
     let disks_print = format!("{copy_print};{}", disks_print(&run.folder, &manifest));
-    let good = run.step("verify", &disks_print, &[], |folder| verify(context, folder, &manifest, opened))?;
+    let good = run.step("verify", &disks_print, &[], |folder| {
+        verify(context, folder, &manifest, opened)
+    })?;
     if !good {
         return Ok(false);
     }
     let map = wish.map.as_ref().map(std::fs::read_to_string).transpose()?;
-    run.step("targets", &format!("{disks_print};{:?};{map:?}", wish.targets), &[], |folder| {
-        let (written, more) = copy::targets(opened, &manifest, folder, &wish.targets, wish.map.as_deref())?;
-        let mut findings = opened.findings();
-        findings.extend(more);
-        folder.write(RunFolder::FINDINGS, &findings)?;
-        let names: Vec<_> = written.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();
-        Ok((true, format!("wrote {}", names.join(", "))))
-    })?;
+    run.step(
+        "targets",
+        &format!("{disks_print};{:?};{map:?}", wish.targets),
+        &[],
+        |folder| {
+            let (written, more) = copy::targets(opened, &manifest, folder, &wish.targets, wish.map.as_deref())?;
+            let mut findings = opened.findings();
+            findings.extend(more);
+            folder.write(RunFolder::FINDINGS, &findings)?;
+            let names: Vec<_> = written
+                .iter()
+                .filter_map(|path| path.file_name())
+                .map(|name| name.to_string_lossy())
+                .collect();
+            Ok((true, format!("wrote {}", names.join(", "))))
+        },
+    )?;
     let budget = wish.bench_budget;
     if wish.bench {
         run.step("bench-host", &format!("{budget:?}"), &["bench/host.json"], |folder| {
@@ -205,7 +254,12 @@ fn chain(
             inject_agent: true,
         };
         let outcome = measure::prove(context, folder, &wish.engine, &proof_wish)?;
-        let seconds = outcome.stages.iter().filter(|(name, _)| name == "bench").map(|(_, seconds)| seconds).sum::<f64>();
+        let seconds = outcome
+            .stages
+            .iter()
+            .filter(|(name, _)| name == "bench")
+            .map(|(_, seconds)| seconds)
+            .sum::<f64>();
         if let Some(mut record) = outcome.bench {
             record.place = Place::Guest;
             folder.write("bench/guest.json", &record)?;
@@ -216,10 +270,20 @@ fn chain(
         Ok(proof_answer(&outcome.record))
     })?;
     match measured {
-        Some((seconds, Ok(words))) => run.note("bench-guest", StepStatus::Good, seconds, format!("{words} (within prove)"))?,
+        Some((seconds, Ok(words))) => run.note(
+            "bench-guest",
+            StepStatus::Good,
+            seconds,
+            format!("{words} (within prove)"),
+        )?,
         Some((seconds, Err(why))) => run.note("bench-guest", StepStatus::Bad, seconds, why)?,
         None if wish.bench && run.folder.has("bench/guest.json") => {
-            run.note("bench-guest", StepStatus::Reused, 0.0, "reused: bench/guest.json".to_owned())?;
+            run.note(
+                "bench-guest",
+                StepStatus::Reused,
+                0.0,
+                "reused: bench/guest.json".to_owned(),
+            )?;
         }
         None if wish.bench => run.skip("bench-guest", "the guest was not reached from inside")?,
         None => {}
@@ -234,7 +298,12 @@ fn inspect(context: &Context, folder: &RunFolder, opened: &Opened) -> anyhow::Re
     folder.write(RunFolder::FINDINGS, &findings)?;
     folder.write(RunFolder::FACTS, &source::facts(opened, &summaries))?;
     folder.write(RunFolder::MACHINE, &opened.imported.machine)?;
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity && finding.suppressed.is_none()).count();
+    let count = |severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity && finding.suppressed.is_none())
+            .count()
+    };
     let blocking = source::blocking(&findings);
     let words = format!(
         "{} disks, {} NICs; {} checks block, {} warn, {} inform",
@@ -245,7 +314,10 @@ fn inspect(context: &Context, folder: &RunFolder, opened: &Opened) -> anyhow::Re
         count(Severity::Info)
     );
     for finding in &blocking {
-        context.say(&format!("BLOCK {}: {} ({}). {}", finding.id, finding.message, finding.evidence, finding.fix));
+        context.say(&format!(
+            "BLOCK {}: {} ({}). {}",
+            finding.id, finding.message, finding.evidence, finding.fix
+        ));
     }
     Ok((blocking.is_empty(), words))
 }
@@ -257,11 +329,18 @@ fn verify(context: &Context, folder: &RunFolder, manifest: &Manifest, opened: &O
     match outcomes.iter().find(|(_, outcome)| !outcome.identical) {
         Some((file, outcome)) => Ok((
             false,
-            format!("{file} differs from the source at guest byte {}", outcome.first_difference.unwrap_or_default()),
+            format!(
+                "{file} differs from the source at guest byte {}",
+                outcome.first_difference.unwrap_or_default()
+            ),
         )),
         None => Ok((
             true,
-            format!("{} disks, {} re-read: identical with the source, hashes match", outcomes.len(), crate::terminal::bytes(bytes)),
+            format!(
+                "{} disks, {} re-read: identical with the source, hashes match",
+                outcomes.len(),
+                crate::terminal::bytes(bytes)
+            ),
         )),
     }
 }
@@ -272,7 +351,10 @@ fn proof_answer(record: &ProofRecord) -> Answer {
         ProofVerdict::BootedUnconfirmed => "booted, unconfirmed",
         ProofVerdict::Failed => "FAILED",
     };
-    (record.verdict == ProofVerdict::Proven, format!("{word}: {}", record.reason))
+    (
+        record.verdict == ProofVerdict::Proven,
+        format!("{word}: {}", record.reason),
+    )
 }
 
 fn conversion_words(manifest: &Manifest) -> String {
@@ -288,7 +370,11 @@ fn conversion_words(manifest: &Manifest) -> String {
 
 fn bench_words(record: &reports::schema::BenchRecord) -> String {
     let unfit = record.metrics.iter().filter(|metric| metric.unfit.is_some()).count();
-    format!("{} metrics, {unfit} of them unfit, {} skipped", record.metrics.len(), record.skipped.len())
+    format!(
+        "{} metrics, {unfit} of them unfit, {} skipped",
+        record.metrics.len(),
+        record.skipped.len()
+    )
 }
 
 /// The source as it is now: every file of every disk with length and time.
@@ -307,7 +393,11 @@ fn disks_print(folder: &RunFolder, manifest: &Manifest) -> String {
     let mut print = String::new();
     for disk in &manifest.disks {
         let meta = std::fs::metadata(folder.path(&disk.file));
-        let time = meta.as_ref().ok().and_then(|meta| meta.modified().ok()).and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let time = meta
+            .as_ref()
+            .ok()
+            .and_then(|meta| meta.modified().ok())
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         print.push_str(&format!(
             "{}:{}:{};",
             disk.file,

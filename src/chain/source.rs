@@ -43,7 +43,11 @@ pub(crate) fn open(options: &SourceOptions) -> anyhow::Result<Opened> {
         .map(|(place, disk)| {
             if place.path.as_os_str().is_empty() && place.chunks.is_empty() {
                 let path = imported.folder.join(&disk.file);
-                let error = ImageError::new(image::ImageErrorKind::Refused, &path, "the name leaves the guest's folder");
+                let error = ImageError::new(
+                    image::ImageErrorKind::Refused,
+                    &path,
+                    "the name leaves the guest's folder",
+                );
                 return Err(error.advise("Allow the folder with --allow-path DIR if you trust it"));
             }
             image::open(&location(place), &disk_options)
@@ -59,7 +63,11 @@ fn location(place: &DiskPlace) -> DiskLocation {
         chunks: place
             .chunks
             .iter()
-            .map(|(path, offset, length)| DiskChunk { path: path.clone(), offset: *offset, length: Some(*length) })
+            .map(|(path, offset, length)| DiskChunk {
+                path: path.clone(),
+                offset: *offset,
+                length: Some(*length),
+            })
             .collect(),
     }
 }
@@ -72,7 +80,9 @@ impl Opened {
             let Err(error) = opened else { continue };
             let name = disk.name();
             let known = findings.iter().any(|finding| {
-                finding.severity == Severity::Block && finding.id.starts_with("disk.") && finding.evidence.starts_with(&name)
+                finding.severity == Severity::Block
+                    && finding.id.starts_with("disk.")
+                    && finding.evidence.starts_with(&name)
             });
             if !known {
                 findings.push(Finding {
@@ -80,7 +90,10 @@ impl Opened {
                     severity: Severity::Block,
                     message: "The disk can't be read, so the guest can't be converted.".to_owned(),
                     evidence: format!("{name}: {error}"),
-                    fix: error.advice.clone().unwrap_or_else(|| "Copy the guest's folder again and compare the sizes.".to_owned()),
+                    fix: error
+                        .advice
+                        .clone()
+                        .unwrap_or_else(|| "Copy the guest's folder again and compare the sizes.".to_owned()),
                     suppressed: None,
                 });
             }
@@ -104,7 +117,11 @@ impl Opened {
                 }
             }
         }
-        anyhow::ensure!(!disks.is_empty(), "{} has no hard disk: nothing to convert", machine.source.display());
+        anyhow::ensure!(
+            !disks.is_empty(),
+            "{} has no hard disk: nothing to convert",
+            machine.source.display()
+        );
         Ok(disks)
     }
 
@@ -115,7 +132,13 @@ impl Opened {
     pub(crate) fn summaries(&self, cancel: &AtomicBool) -> Result<Vec<Option<DiskSummary>>, ImageError> {
         self.disks
             .iter()
-            .map(|opened| opened.as_ref().ok().map(|source| image::describe(source.as_ref(), cancel)).transpose())
+            .map(|opened| {
+                opened
+                    .as_ref()
+                    .ok()
+                    .map(|source| image::describe(source.as_ref(), cancel))
+                    .transpose()
+            })
             .collect()
     }
 }
@@ -131,8 +154,12 @@ pub(crate) fn facts(opened: &Opened, summaries: &[Option<DiskSummary>]) -> Machi
             .find(|controller| controller.bus == disk.bus && controller.index == disk.controller)
             .map_or_else(|| "unknown".to_owned(), |controller| controller.model.clone()),
         source: disk.file.clone(),
-        kind: summary.as_ref().map_or_else(|| "unreadable".to_owned(), |summary| summary.kind.clone()),
-        capacity_bytes: summary.as_ref().map_or_else(|| disk.capacity_bytes.unwrap_or(0), |summary| summary.virtual_bytes),
+        kind: summary
+            .as_ref()
+            .map_or_else(|| "unreadable".to_owned(), |summary| summary.kind.clone()),
+        capacity_bytes: summary
+            .as_ref()
+            .map_or_else(|| disk.capacity_bytes.unwrap_or(0), |summary| summary.virtual_bytes),
         allocated_bytes: summary.as_ref().map_or(0, |summary| summary.stored_bytes),
     });
     MachineFacts {
@@ -162,5 +189,8 @@ pub(crate) fn facts(opened: &Opened, summaries: &[Option<DiskSummary>]) -> Machi
 
 /// Findings that stop the work.
 pub(crate) fn blocking(findings: &[Finding]) -> Vec<&Finding> {
-    findings.iter().filter(|finding| finding.severity == Severity::Block && finding.suppressed.is_none()).collect()
+    findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Block && finding.suppressed.is_none())
+        .collect()
 }

@@ -42,7 +42,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
-    let suite = if args.suite == "full" { Suite::Full } else { Suite::Quick };
+    let suite = if args.suite == "full" {
+        Suite::Full
+    } else {
+        Suite::Quick
+    };
     let record = if let Some(file) = &args.import {
         import(file)?
     } else if let Some(out) = args.place.strip_prefix("guest:") {
@@ -86,7 +90,13 @@ pub(crate) fn text(record: &BenchRecord) -> String {
         ]
     });
     let mut text = format!("{} ({})\n", record.label, record.stamp.created);
-    text.push_str(&crate::terminal::table(&["metric", "median", "95 % interval", "unit", "n", "unfit because"], rows).to_string());
+    text.push_str(
+        &crate::terminal::table(
+            &["metric", "median", "95 % interval", "unit", "n", "unfit because"],
+            rows,
+        )
+        .to_string(),
+    );
     for skipped in &record.skipped {
         text.push_str(&format!("\nskipped {}: {}", skipped.id, skipped.reason));
     }

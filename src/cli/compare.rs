@@ -31,7 +31,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let (base, candidate) = (record(&args.base)?, record(&args.candidate)?);
-    let options = bench::CompareOptions { force: args.force, ..bench::CompareOptions::default() };
+    let options = bench::CompareOptions {
+        force: args.force,
+        ..bench::CompareOptions::default()
+    };
     let mut comparison = bench::compare(&base, &candidate, &options)
         .context("the two records are not comparable; --force compares them all the same and says so")?;
     comparison.base.file = Some(args.base.display().to_string());
@@ -39,11 +42,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     if let Some(output) = &args.output {
         crate::chain::write_record(output, &comparison)?;
     }
-    let regressions = args.fail_on_regression.map(|percent| bench::regressions(&comparison, percent)).unwrap_or_default();
+    let regressions = args
+        .fail_on_regression
+        .map(|percent| bench::regressions(&comparison, percent))
+        .unwrap_or_default();
     let count = regressions.len();
     context.print(&comparison, || text(&comparison))?;
     if count > 0 {
-        context.say(&format!("{count} metrics are worse by more than {} %", args.fail_on_regression.unwrap_or_default()));
+        context.say(&format!(
+            "{count} metrics are worse by more than {} %",
+            args.fail_on_regression.unwrap_or_default()
+        ));
         return Ok(Outcome::No);
     }
     Ok(Outcome::Good)
@@ -55,10 +64,15 @@ fn record(path: &Path) -> anyhow::Result<BenchRecord> {
 }
 
 fn text(comparison: &Comparison) -> String {
-    let mut text = format!("{} (base) and {} (candidate)\n", comparison.base.label, comparison.candidate.label);
+    let mut text = format!(
+        "{} (base) and {} (candidate)\n",
+        comparison.base.label, comparison.candidate.label
+    );
     match &comparison.comparability {
         Comparability::Yes => {}
-        Comparability::WithReservations(reasons) => text.push_str(&format!("with reservations: {}\n", reasons.join("; "))),
+        Comparability::WithReservations(reasons) => {
+            text.push_str(&format!("with reservations: {}\n", reasons.join("; ")))
+        }
         Comparability::Forced(reasons) => text.push_str(&format!("NOT COMPARABLE, forced: {}\n", reasons.join("; "))),
     }
     let rows = comparison.metrics.iter().map(|metric| {
@@ -66,11 +80,16 @@ fn text(comparison: &Comparison) -> String {
             metric.id.clone(),
             format!("{:.4} {}", metric.base_median, metric.unit),
             format!("{:.4} {}", metric.candidate_median, metric.unit),
-            format!("{:.3} ({:.3} … {:.3})", metric.ratio, metric.ratio_ci.0, metric.ratio_ci.1),
+            format!(
+                "{:.3} ({:.3} … {:.3})",
+                metric.ratio, metric.ratio_ci.0, metric.ratio_ci.1
+            ),
             metric.words.clone(),
         ]
     });
-    text.push_str(&crate::terminal::table(&["metric", "base", "candidate", "ratio (95 %)", "verdict"], rows).to_string());
+    text.push_str(
+        &crate::terminal::table(&["metric", "base", "candidate", "ratio (95 %)", "verdict"], rows).to_string(),
+    );
     for (id, reason) in &comparison.left_out {
         text.push_str(&format!("\nleft out {id}: {reason}"));
     }

@@ -43,7 +43,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let blocking = chain::source::blocking(&findings);
     if !blocking.is_empty() {
         for finding in &blocking {
-            eprintln!("esxodus: {}: {} ({}). {}", finding.id, finding.message, finding.evidence, finding.fix);
+            eprintln!(
+                "esxodus: {}: {} ({}). {}",
+                finding.id, finding.message, finding.evidence, finding.fix
+            );
         }
         context.print(&serde_json::json!({ "findings": findings }), String::new)?;
         return Ok(Outcome::No);
@@ -55,7 +58,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let (written, more) = chain::copy::targets(&opened, &manifest, &folder, &args.target, args.map.as_deref())?;
     findings.extend(more);
     folder.write(RunFolder::FINDINGS, &findings)?;
-    let result = serde_json::json!({ "folder": folder.root(), "manifest": manifest, "targets": written, "findings": findings });
+    let result =
+        serde_json::json!({ "folder": folder.root(), "manifest": manifest, "targets": written, "findings": findings });
     context.print(&result, || {
         let rows = manifest.disks.iter().map(|disk| {
             vec![
@@ -66,10 +70,21 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 bytes(disk.file_bytes),
                 disk.mode.clone(),
                 format!("{:.1} s", disk.seconds),
-                disk.content.as_ref().map_or_else(|| "not hashed".to_owned(), |tree| tree.root.chars().take(16).collect()),
+                disk.content
+                    .as_ref()
+                    .map_or_else(|| "not hashed".to_owned(), |tree| tree.root.chars().take(16).collect()),
             ]
         });
-        let header = ["disk", "file", "guest sees", "data", "file size", "mode", "time", "content hash"];
+        let header = [
+            "disk",
+            "file",
+            "guest sees",
+            "data",
+            "file size",
+            "mode",
+            "time",
+            "content hash",
+        ];
         let mut text = crate::terminal::table(&header, rows).to_string();
         for disk in &manifest.disks {
             for note in &disk.notes {

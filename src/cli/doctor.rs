@@ -21,7 +21,11 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let spinner = context.bars.spinner("probing KVM");
     let deadline = Duration::from_secs(5);
-    let kvm = if args.fresh { runner::probe::probe_now(deadline) } else { runner::probe::probe(deadline) };
+    let kvm = if args.fresh {
+        runner::probe::probe_now(deadline)
+    } else {
+        runner::probe::probe(deadline)
+    };
     spinner.finish_and_clear();
     let choice = runner::engine::choose(EngineWish::Auto, AccelWish::Auto, &kvm)?;
     let tools = runner::inventory();
@@ -43,13 +47,19 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         text.push_str(&format!("Kernel     {}\n", host.kernel.as_deref().unwrap_or("unknown")));
         text.push_str(&format!("KVM        {}: {}\n", class_name(kvm.class), kvm.sentence));
         if let Some(figures) = &kvm.figures {
-            text.push_str(&format!("           {:.3e} instructions/s in kernel mode", figures.kernel_insn_per_s));
+            text.push_str(&format!(
+                "           {:.3e} instructions/s in kernel mode",
+                figures.kernel_insn_per_s
+            ));
             if let Some(user) = figures.user_insn_per_s {
                 text.push_str(&format!(", {user:.3e} in user mode"));
             }
             text.push_str(&format!(", an exit takes {} ns\n", figures.exit_ns));
             if !figures.refused.is_empty() {
-                text.push_str(&format!("           refused in kernel mode: {}\n", figures.refused.join(", ")));
+                text.push_str(&format!(
+                    "           refused in kernel mode: {}\n",
+                    figures.refused.join(", ")
+                ));
             }
         }
         if let Some(advice) = &kvm.advice {
@@ -57,7 +67,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         }
         text.push_str(&format!("Guests     {}\n", choice.reason));
         for tool in &tools {
-            let found = tool.found.clone().unwrap_or_else(|| format!("MISSING. {}", tool.advice));
+            let found = tool
+                .found
+                .clone()
+                .unwrap_or_else(|| format!("MISSING. {}", tool.advice));
             text.push_str(&format!("{:<10} {found}\n", tool.name));
         }
         text
@@ -66,5 +79,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
 }
 
 fn class_name(class: reports::schema::AcceleratorClass) -> String {
-    serde_json::to_value(class).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(class)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }

@@ -33,7 +33,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let mut summaries = Vec::new();
     for (disk, open) in opened.imported.machine.disks.iter().zip(&opened.disks) {
         let mut entry = serde_json::json!({ "name": disk.name(), "file": disk.file });
-        let summary = match open.as_ref().map(|source| image::describe(source.as_ref(), &context.cancel)) {
+        let summary = match open
+            .as_ref()
+            .map(|source| image::describe(source.as_ref(), &context.cancel))
+        {
             Ok(Ok(summary)) => {
                 merge(&mut entry, &serde_json::to_value(&summary)?);
                 Some(summary)
@@ -84,7 +87,10 @@ fn damaged(disk: &str, error: &image::ImageError) -> Finding {
         severity: Severity::Block,
         message: "The disk's tables are damaged, so its content can't be read as a whole.".to_owned(),
         evidence: format!("{disk}: {error}"),
-        fix: error.advice.clone().unwrap_or_else(|| "Copy the disk again; --salvage reads what can be read.".to_owned()),
+        fix: error
+            .advice
+            .clone()
+            .unwrap_or_else(|| "Copy the disk again; --salvage reads what can be read.".to_owned()),
         suppressed: None,
     }
 }
@@ -105,7 +111,10 @@ fn text(
         facts.vcpus,
         facts.memory_mib,
         facts.firmware,
-        facts.hw_version.map(|version| format!(" · hardware version {version}")).unwrap_or_default()
+        facts
+            .hw_version
+            .map(|version| format!(" · hardware version {version}"))
+            .unwrap_or_default()
     );
     let rows = facts.disks.iter().zip(summaries).map(|(disk, summary)| {
         vec![
@@ -114,11 +123,19 @@ fn text(
             disk.source.clone(),
             disk.kind.clone(),
             bytes(disk.capacity_bytes),
-            summary.as_ref().map_or_else(|| "-".to_owned(), |summary| bytes(summary.data_bytes)),
+            summary
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |summary| bytes(summary.data_bytes)),
             bytes(disk.allocated_bytes),
         ]
     });
-    text.push_str(&table(&["disk", "controller", "file", "kind", "guest sees", "data", "stored"], rows).to_string());
+    text.push_str(
+        &table(
+            &["disk", "controller", "file", "kind", "guest sees", "data", "stored"],
+            rows,
+        )
+        .to_string(),
+    );
     text.push('\n');
     let rows = facts.nics.iter().map(|nic| {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
@@ -135,9 +152,14 @@ fn text(
     }
     for disk in disks {
         if let Some(runs) = disk["map"].as_array() {
-            text.push_str(&format!("\nmap of {} (offset, length, kind, where)\n", disk["name"].as_str().unwrap_or_default()));
+            text.push_str(&format!(
+                "\nmap of {} (offset, length, kind, where)\n",
+                disk["name"].as_str().unwrap_or_default()
+            ));
             for run in runs {
-                let place = run["file"].as_str().map(|file| format!("{file} at {}", run["file_offset"]));
+                let place = run["file"]
+                    .as_str()
+                    .map(|file| format!("{file} at {}", run["file_offset"]));
                 text.push_str(&format!(
                     "{:>16} {:>14} {:<5} {}\n",
                     run["offset"],
@@ -163,7 +185,10 @@ fn text(
     }
     if args.keys {
         let rows = accounting.keys.iter().map(|key| {
-            let class = serde_json::to_value(key.class).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            let class = serde_json::to_value(key.class)
+                .ok()
+                .and_then(|v| v.as_str().map(str::to_owned))
+                .unwrap_or_default();
             vec![key.key.clone(), key.value.clone(), class, key.why.clone()]
         });
         text.push_str(&table(&["key", "value", "class", "why"], rows).to_string());
@@ -188,9 +213,16 @@ pub(crate) fn findings_text(findings: &[Finding]) -> String {
             Severity::Info => "info",
             Severity::Skipped => "skipped",
         };
-        let suppressed = finding.suppressed.as_ref().map(|reason| format!(" [suppressed: {reason}]")).unwrap_or_default();
+        let suppressed = finding
+            .suppressed
+            .as_ref()
+            .map(|reason| format!(" [suppressed: {reason}]"))
+            .unwrap_or_default();
         text.push_str(&format!("{word:<8}{}{suppressed}: {}\n", finding.id, finding.message));
-        text.push_str(&format!("        found: {}\n        do: {}\n", finding.evidence, finding.fix));
+        text.push_str(&format!(
+            "        found: {}\n        do: {}\n",
+            finding.evidence, finding.fix
+        ));
     }
     text
 }

@@ -26,10 +26,16 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let chosen: Vec<&limits::Limit> = limits::all()
         .iter()
         .filter(|limit| limit.product.to_lowercase().contains(&product))
-        .filter(|limit| args.scope.as_ref().is_none_or(|scope| scope.eq_ignore_ascii_case(limit.scope.as_str())))
+        .filter(|limit| {
+            args.scope
+                .as_ref()
+                .is_none_or(|scope| scope.eq_ignore_ascii_case(limit.scope.as_str()))
+        })
         .collect();
-    let comparison: Vec<&limits::ComparisonRow> =
-        limits::comparison().iter().filter(|row| row.product.to_lowercase().contains(&product)).collect();
+    let comparison: Vec<&limits::ComparisonRow> = limits::comparison()
+        .iter()
+        .filter(|row| row.product.to_lowercase().contains(&product))
+        .collect();
     let result = serde_json::json!({ "limits": chosen, "comparison": comparison });
     context.print(&result, || {
         let rows = chosen.iter().map(|limit| {
@@ -44,13 +50,20 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 limit.source.clone(),
             ]
         });
-        let header = ["product", "version", "scope", "limit", "value", "kind", "conf.", "source"];
+        let header = [
+            "product", "version", "scope", "limit", "value", "kind", "conf.", "source",
+        ];
         let mut text = crate::terminal::table(&header, rows).to_string();
         let aspects: BTreeSet<&str> = comparison.iter().map(|row| row.aspect.as_str()).collect();
         if !aspects.is_empty() {
             text.push_str("\n\nAs stated by the user of this project, with what other sources say:\n");
             let rows = comparison.iter().map(|row| {
-                vec![row.aspect.clone(), row.product.clone(), row.stated.clone().unwrap_or_else(|| "-".to_owned()), row.found.clone()]
+                vec![
+                    row.aspect.clone(),
+                    row.product.clone(),
+                    row.stated.clone().unwrap_or_else(|| "-".to_owned()),
+                    row.found.clone(),
+                ]
             });
             text.push_str(&crate::terminal::table(&["aspect", "product", "stated", "other sources"], rows).to_string());
         }

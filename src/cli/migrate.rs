@@ -65,7 +65,12 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let (report, written, good) = migrate::migrate(context, &wish)?;
     context.print(&report, || {
         let rows = report.steps.iter().map(|step| {
-            vec![step.name.clone(), migrate::status_word(step.status).to_owned(), format!("{:.1} s", step.seconds), step.detail.clone()]
+            vec![
+                step.name.clone(),
+                migrate::status_word(step.status).to_owned(),
+                format!("{:.1} s", step.seconds),
+                step.detail.clone(),
+            ]
         });
         let mut text = table(&["step", "verdict", "time", "what was found"], rows).to_string();
         text.push_str(&format!("\n\nReport: {}\n", written[0].display()));

@@ -164,7 +164,10 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let (code, text) = if context.cancelled() {
-                (130, "stopped; what was done is kept, the same command with --resume goes on from there".to_owned())
+                (
+                    130,
+                    "stopped; what was done is kept, the same command with --resume goes on from there".to_owned(),
+                )
             } else {
                 (2, format!("{error:#}"))
             };
@@ -180,8 +183,12 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
 /// `esxodus … | head` is no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-            || cause.downcast_ref::<serde_json::Error>().is_some_and(|json| json.io_error_kind() == Some(std::io::ErrorKind::BrokenPipe))
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+            || cause
+                .downcast_ref::<serde_json::Error>()
+                .is_some_and(|json| json.io_error_kind() == Some(std::io::ErrorKind::BrokenPipe))
     })
 }
 

@@ -130,8 +130,13 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         Some('G') => (&text[..text.len() - 1], 30),
         _ => (text, 0),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("'{text}' is no size: write 65536, 64K, 2M or 1G"))?;
-    number.checked_shl(shift).filter(|value| value >> shift == number).ok_or_else(|| format!("'{text}' is too large"))
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("'{text}' is no size: write 65536, 64K, 2M or 1G"))?;
+    number
+        .checked_shl(shift)
+        .filter(|value| value >> shift == number)
+        .ok_or_else(|| format!("'{text}' is too large"))
 }
 
 /// Engine for guests.

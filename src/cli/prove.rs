@@ -45,7 +45,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         folder.write("bench/guest.json", record)?;
     }
     context.print(&outcome.record, || text(&outcome.record))?;
-    Ok(if outcome.record.verdict == ProofVerdict::Proven { Outcome::Good } else { Outcome::No })
+    Ok(if outcome.record.verdict == ProofVerdict::Proven {
+        Outcome::Good
+    } else {
+        Outcome::No
+    })
 }
 
 fn text(record: &ProofRecord) -> String {
@@ -54,15 +58,27 @@ fn text(record: &ProofRecord) -> String {
         ProofVerdict::BootedUnconfirmed => "BOOTED, UNCONFIRMED",
         ProofVerdict::Failed => "FAILED",
     };
-    let mut text = format!("{verdict}: {}\n{} · {} · {}\n", record.reason, record.engine, record.firmware, record.devices);
+    let mut text = format!(
+        "{verdict}: {}\n{} · {} · {}\n",
+        record.reason, record.engine, record.firmware, record.devices
+    );
     for milestone in &record.milestones {
-        text.push_str(&format!("{:>8.1} s  {:<12} {}\n", f64::from(u32::try_from(milestone.at_ms).unwrap_or(u32::MAX)) / 1000.0, milestone.name, milestone.seen));
+        text.push_str(&format!(
+            "{:>8.1} s  {:<12} {}\n",
+            f64::from(u32::try_from(milestone.at_ms).unwrap_or(u32::MAX)) / 1000.0,
+            milestone.name,
+            milestone.seen
+        ));
     }
     for advice in &record.advice {
         text.push_str(&format!("try: {advice}\n"));
     }
     let same = record.disks_before == record.disks_after;
-    text.push_str(if same { "the converted disks are untouched: same hashes before and after\n" } else { "THE CONVERTED DISKS CHANGED\n" });
+    text.push_str(if same {
+        "the converted disks are untouched: same hashes before and after\n"
+    } else {
+        "THE CONVERTED DISKS CHANGED\n"
+    });
     for evidence in &record.evidence {
         text.push_str(&format!("evidence: {} ({})\n", evidence.file, evidence.kind));
     }

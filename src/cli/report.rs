@@ -22,7 +22,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
-    anyhow::ensure!(args.output.is_none() || args.out.len() == 1, "-o takes one run folder: name just one, or leave -o away");
+    anyhow::ensure!(
+        args.output.is_none() || args.out.len() == 1,
+        "-o takes one run folder: name just one, or leave -o away"
+    );
     let mut reports = Vec::new();
     let mut text = String::new();
     for out in &args.out {
@@ -32,7 +35,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
             text.push_str(&format!("{}\n", path.display()));
         }
         if let Some(output) = &args.output {
-            std::fs::copy(folder.path("report.html"), output).with_context(|| format!("cannot write {}", output.display()))?;
+            std::fs::copy(folder.path("report.html"), output)
+                .with_context(|| format!("cannot write {}", output.display()))?;
             text.push_str(&format!("{}\n", output.display()));
         }
         reports.push(report);

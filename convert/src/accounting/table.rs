@@ -300,6 +300,8 @@ const TABLE: &[Row] = &[
     ("hgfs.*", DroppedHarmless, "shared folders of Workstation"),
     ("policy.*", DroppedHarmless, HARMLESS),
     ("deploymentplatform", DroppedHarmless, HARMLESS),
+    ("cloud.uuid", DroppedHarmless, "vCloud's own id"),
+    ("vmware.tools.*", DroppedHarmless, "VMware Tools"),
     ("viv.moid", DroppedHarmless, "vCenter's own id"),
     ("vm.createdate", DroppedHarmless, HARMLESS),
     ("vmprofile.*", DroppedHarmless, HARMLESS),
@@ -439,11 +441,9 @@ mod tests {
     fn no_row_is_hidden_by_an_earlier_one() {
         for (number, row) in TABLE.iter().enumerate() {
             let example = row.0.strip_suffix('*').unwrap_or(row.0);
-            let example = if example.starts_with('*') {
-                format!("scsi#{}", &example[1..])
-            } else {
-                example.to_owned()
-            };
+            let example = example
+                .strip_prefix('*')
+                .map_or_else(|| example.to_owned(), |rest| format!("scsi#{rest}"));
             let first = TABLE.iter().position(|other| matches(other.0, &example));
             assert!(
                 first.is_none_or(|first| first == number),

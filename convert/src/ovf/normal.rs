@@ -119,10 +119,9 @@ pub(super) fn normalise(document: &str) -> Result<Normal, OvfError> {
                 }
                 open.push(name);
             }
-            Event::Empty(ref start) => {
-                if dropped == 0 && begin(&reader, start, &mut normal).map_err(malformed)?.is_some() {
-                    normal.text.push_str("/>");
-                }
+            Event::Empty(ref start) if dropped == 0 => {
+                let written = begin(&reader, start, &mut normal).map_err(malformed)?;
+                normal.text.push_str(written.map_or("", |_| "/>"));
             }
             Event::End(_) => match open.pop() {
                 Some(Some(name)) => {

@@ -65,13 +65,21 @@ fn of_three_guests_one_is_chosen() {
         assert!(error.contains(name), "{error}");
     }
     let mut offsets = HashSet::new();
-    for name in ["firstVM", "secondVM", "thirdVM"] {
+    for (name, model, os) in [
+        ("firstVM", "lsilogic", "SUSE Linux Enterprise Server 15 (64-bit)"),
+        ("secondVM", "lsilogic", "SUSE Linux Enterprise Server 15 (64-bit)"),
+        ("thirdVM", "pvscsi", "Red Hat Enterprise Linux 8 (64-bit)"),
+    ] {
         let options = ImportOptions {
             system: Some(name.to_owned()),
             ..ImportOptions::default()
         };
         let imported = open(&path, &options).expect(name);
         assert_eq!(imported.machine.name, name);
+<<<<<<< HEAD
+=======
+        assert_eq!(imported.machine.os.title, os);
+>>>>>>> machine
         assert_eq!(
             imported
                 .machine
@@ -80,7 +88,7 @@ fn of_three_guests_one_is_chosen() {
                 .find(|c| c.bus == ControllerBus::Scsi)
                 .expect("SCSI")
                 .model,
-            "pvscsi"
+            model
         );
         offsets.insert(imported.disks[0].window.expect("in the tar").0);
     }
