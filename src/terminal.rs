@@ -18,16 +18,6 @@ pub(crate) enum Colour {
     Never,
 }
 
-impl Colour {
-    pub(crate) fn on_stdout(self) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Never => false,
-            Self::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        }
-    }
-}
-
 /// Progress bars, one a piece of work. Draws nothing where stderr is no terminal.
 #[derive(Debug)]
 pub(crate) struct Bars {

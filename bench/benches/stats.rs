@@ -1,5 +1,4 @@
 //! Speed of the statistics: a comparison of 50 metrics must not be noticed.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use esxodus_bench::stats::{Prng, mann_whitney_u, median_interval, ratio_interval, wilcoxon_signed_rank};

@@ -1,5 +1,4 @@
 //! Criterion's view of the kernels that the agent times: an independent harness around the same work.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use esxodus_bench::workloads::{float, integer, parse_text, sieve};

@@ -2,7 +2,9 @@
 //! Owns no measuring, no disks and no guests: it depends on none of our crates, so a record can be read anywhere.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "render")]
 pub mod limits;
+#[cfg(feature = "render")]
 pub mod render;
 pub mod schema;
 #[cfg(any(test, feature = "test-utils"))]

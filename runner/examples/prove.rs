@@ -1,11 +1,7 @@
 //! Proves one BIOS Linux disk under TCG: `cargo run --example prove -- DISK qcow2|raw OUT [bench]`.
 
-use convert::machine::{
-    CpuTopology, Firmware, FirmwareKind, GuestOs, Identity, MACHINE_SCHEMA, Machine, Memory, OsFamily, SourceKind, Tpm,
-};
 use esxodus_runner::engine::{AccelWish, DiskFormat, EngineWish, choose};
 use esxodus_runner::proof::{ProveDisk, ProveRequest, prove};
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -14,55 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, disk, format, out, rest @ ..] = args.as_slice() else {
         return Err("usage: prove DISK FORMAT OUT [bench]".into());
     };
-    let machine = Machine {
-        schema: MACHINE_SCHEMA,
-        source_kind: SourceKind::Vmdk,
-        source: PathBuf::from(disk),
-        name: "example".into(),
-        notes: String::new(),
-        hw_version: None,
-        identity: Identity::default(),
-        os: GuestOs {
-            declared: String::new(),
-            family: OsFamily::Linux,
-            is_64bit: true,
-            title: "Linux".into(),
-            pve_ostype: "l26".into(),
-            osinfo_id: None,
-        },
-        firmware: Firmware {
-            kind: FirmwareKind::Bios,
-            secure_boot: false,
-            tpm: Tpm::None,
-            nvram: None,
-        },
-        cpu: CpuTopology {
-            vcpus: 1,
-            sockets: 1,
-            cores_per_socket: 1,
-            threads: 1,
-            hot_add: false,
-            nested: false,
-            numa_vcpus_per_node: None,
-            affinity: None,
-            reservation_mhz: None,
-            limit_mhz: None,
-            shares: None,
-        },
-        memory: Memory {
-            mib: 1024,
-            hot_add: false,
-            reservation_mib: None,
-            limit_mib: None,
-            shares: None,
-        },
-        controllers: Vec::new(),
-        disks: Vec::new(),
-        removable: Vec::new(),
-        nics: Vec::new(),
-        serial: Vec::new(),
-        rtc_local: false,
-        boot_order: Vec::new(),
+    let machine = {
+        let text = b"displayName = \"example\"\nguestOS = \"otherlinux-64\"\nmemSize = \"1024\"\n";
+        convert::machine::from_vmx::build(&convert::vmx::parse(text)?, std::path::Path::new(disk))?.0
     };
     let choice = choose(
         EngineWish::Auto,

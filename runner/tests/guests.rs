@@ -2,10 +2,7 @@
 
 #[cfg(test)]
 mod guests {
-    use convert::machine::{
-        CpuTopology, Firmware, FirmwareKind, GuestOs, Identity, MACHINE_SCHEMA, Machine, Memory, OsFamily, SourceKind,
-        Tpm,
-    };
+    use convert::machine::Machine;
     use esxodus_runner::appliance::{Appliance, agent_binary, appliance_kernel, kernel};
     use esxodus_runner::engine::{AccelWish, Accelerator, DirectKernel, DiskFormat, Engine, EngineWish, choose};
     use esxodus_runner::probe::ProbeReport;
@@ -37,56 +34,11 @@ mod guests {
     }
 
     fn machine() -> Machine {
-        Machine {
-            schema: MACHINE_SCHEMA,
-            source_kind: SourceKind::Vmdk,
-            source: PathBuf::new(),
-            name: "tiny".into(),
-            notes: String::new(),
-            hw_version: None,
-            identity: Identity::default(),
-            os: GuestOs {
-                declared: String::new(),
-                family: OsFamily::Linux,
-                is_64bit: true,
-                title: "Linux".into(),
-                pve_ostype: "l26".into(),
-                osinfo_id: None,
-            },
-            firmware: Firmware {
-                kind: FirmwareKind::Bios,
-                secure_boot: false,
-                tpm: Tpm::None,
-                nvram: None,
-            },
-            cpu: CpuTopology {
-                vcpus: 1,
-                sockets: 1,
-                cores_per_socket: 1,
-                threads: 1,
-                hot_add: false,
-                nested: false,
-                numa_vcpus_per_node: None,
-                affinity: None,
-                reservation_mhz: None,
-                limit_mhz: None,
-                shares: None,
-            },
-            memory: Memory {
-                mib: 256,
-                hot_add: false,
-                reservation_mib: None,
-                limit_mib: None,
-                shares: None,
-            },
-            controllers: Vec::new(),
-            disks: Vec::new(),
-            removable: Vec::new(),
-            nics: Vec::new(),
-            serial: Vec::new(),
-            rtc_local: false,
-            boot_order: Vec::new(),
-        }
+        let text = b"displayName = \"tiny\"\nguestOS = \"otherlinux-64\"\nmemSize = \"256\"\n";
+        let file = convert::vmx::parse(text).expect("a plain VMX");
+        convert::machine::from_vmx::build(&file, Path::new("tiny.vmx"))
+            .expect("a plain machine")
+            .0
     }
 
     /// Proves a guest of `kernel` (or of the disk itself) whose only disk holds `content`.

@@ -71,7 +71,7 @@ fn text(comparison: &Comparison) -> String {
     match &comparison.comparability {
         Comparability::Yes => {}
         Comparability::WithReservations(reasons) => {
-            text.push_str(&format!("with reservations: {}\n", reasons.join("; ")))
+            text.push_str(&format!("with reservations: {}\n", reasons.join("; ")));
         }
         Comparability::Forced(reasons) => text.push_str(&format!("NOT COMPARABLE, forced: {}\n", reasons.join("; "))),
     }

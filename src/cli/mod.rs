@@ -55,7 +55,7 @@ struct Global {
     /// No progress, only warnings and errors.
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Colour the output.
+    /// Colour the log on stderr.
     #[arg(long, global = true, value_enum, default_value = "auto")]
     color: Colour,
 }
@@ -89,8 +89,6 @@ pub(crate) enum Outcome {
 pub(crate) struct Context {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
-    pub(crate) verbose: u8,
-    pub(crate) colour: bool,
     pub(crate) bars: Bars,
     /// Set by Ctrl-C and SIGTERM. A second signal ends the process at once.
     pub(crate) cancel: Arc<AtomicBool>,
@@ -140,8 +138,6 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
     let context = Context {
         json: cli.global.json,
         quiet: cli.global.quiet,
-        verbose: cli.global.verbose,
-        colour: cli.global.color.on_stdout(),
         bars: Bars::new(cli.global.quiet || cli.global.json && cli.global.verbose == 0),
         cancel,
     };

@@ -76,10 +76,7 @@ fn of_three_guests_one_is_chosen() {
         };
         let imported = open(&path, &options).expect(name);
         assert_eq!(imported.machine.name, name);
-<<<<<<< HEAD
-=======
         assert_eq!(imported.machine.os.title, os);
->>>>>>> machine
         assert_eq!(
             imported
                 .machine
