@@ -140,4 +140,6 @@ pub struct NicSpec {
     pub mac: Option<String>,
     /// `virtio-net` or `e1000e`.
     pub model: String,
+    /// PCI slot number at the source. Linux names the NIC after it (`ens192`), and its network configuration uses that name.
+    pub slot: Option<u32>,
 }

@@ -30,10 +30,20 @@ extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 /// Probes `/dev/kvm`, or takes this boot's earlier answer. Takes at most `deadline` plus some milliseconds.
 #[must_use]
 pub fn probe(deadline: Duration) -> ProbeReport {
+    // The device may have come or gone since: only what it can do is taken from the cache.
+    let kvm = match open() {
+        Ok(kvm) => kvm,
+        Err(report) => return *report,
+    };
     if let Some(report) = cache::load() {
         return report;
     }
-    let report = probe_now(deadline);
+    let begun = Instant::now();
+    let measured = watched(kvm, deadline);
+    let report = ProbeReport {
+        seconds: begun.elapsed().as_secs_f64(),
+        ..measured
+    };
     // A missing permission or module can be put right without a reboot, and a probe cut short says little.
     if report.figures.is_some() {
         cache::store(&report);
@@ -41,16 +51,24 @@ pub fn probe(deadline: Duration) -> ProbeReport {
     report
 }
 
+/// Opens `/dev/kvm`, or says why there is none.
+fn open() -> Result<Kvm, Box<ProbeReport>> {
+    let gone = |error: std::io::Error| Box::new(absent(error, Path::new(DEVICE).exists()));
+    let kvm = Kvm::new().map_err(|error| gone(std::io::Error::from_raw_os_error(error.errno())))?;
+    // Something else may stand under that name, in a container for example.
+    if kvm.get_api_version() < 0 {
+        return Err(gone(std::io::Error::last_os_error()));
+    }
+    Ok(kvm)
+}
+
 /// Probes without the cache.
 #[must_use]
 pub fn probe_now(deadline: Duration) -> ProbeReport {
     let begun = Instant::now();
-    let report = match Kvm::new() {
+    let report = match open() {
         Ok(kvm) => watched(kvm, deadline),
-        Err(error) => absent(
-            std::io::Error::from_raw_os_error(error.errno()),
-            Path::new(DEVICE).exists(),
-        ),
+        Err(report) => *report,
     };
     ProbeReport {
         seconds: begun.elapsed().as_secs_f64(),

@@ -167,6 +167,7 @@ impl ProveRequest {
                 .map(|nic| NicSpec {
                     mac: nic.mac.clone(),
                     model: if linux { "virtio-net".into() } else { "e1000e".into() },
+                    slot: nic.pci_slot,
                 })
                 .collect(),
             uuid: machine.identity.smbios_uuid.map(uuid_text),

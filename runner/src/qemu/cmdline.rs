@@ -109,6 +109,10 @@ pub(crate) fn arguments(
         add(&["-device", &device]);
     }
 
+    // With ACPI hot-plug on bridges udev names a NIC after its bus (`enp1s0`), without it after the port's slot (`ens192`).
+    if spec.machine == MachineModel::Q35 && (0..spec.nics.len()).any(|index| kept_slot(spec, index).is_some()) {
+        add(&["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]);
+    }
     for (index, nic) in spec.nics.iter().enumerate() {
         let model = if nic.model == "virtio-net" {
             "virtio-net-pci"
@@ -116,12 +120,18 @@ pub(crate) fn arguments(
             nic.model.as_str()
         };
         let mac = nic.mac.as_ref().map(|mac| format!(",mac={mac}")).unwrap_or_default();
+        let mut place = String::new();
+        if let (MachineModel::Q35, Some(slot)) = (spec.machine, kept_slot(spec, index)) {
+            let port = format!("pcie-root-port,id=nic{index},chassis={},slot={slot}", index + 1);
+            add(&["-device", &port]);
+            place = format!(",bus=nic{index}");
+        }
         // A hub port without a second member: link up, nothing behind it.
         add(&[
             "-netdev",
             &format!("hubport,id=n{index},hubid={index}"),
             "-device",
-            &format!("{model},netdev=n{index}{mac},romfile="),
+            &format!("{model},netdev=n{index}{mac}{place},romfile="),
         ]);
     }
 
@@ -166,3 +176,11 @@ pub(crate) fn arguments(
     ]);
     args
 }
+/// The source's slot number of a NIC, where the name that Linux makes of it can be kept: it is one NIC's alone, and not one
+/// of the numbers above 1023 in which VMware codes a bridge's function too.
+fn kept_slot(spec: &VmSpec, index: usize) -> Option<u32> {
+    let slot = spec.nics.get(index)?.slot.filter(|slot| (1..=1023).contains(slot))?;
+    let alone = spec.nics.iter().filter(|nic| nic.slot == Some(slot)).count() == 1;
+    alone.then_some(slot)
+}
+
