@@ -9,7 +9,10 @@ fn main() -> std::io::Result<()> {
         .map_or_else(|| PathBuf::from("."), PathBuf::from);
     std::fs::create_dir_all(&folder)?;
     let report = esxodus_reports::test_utils::sample_report();
+    let estate = esxodus_reports::test_utils::sample_estate();
     for (name, text) in [
+        ("estate.html", esxodus_reports::render::estate_html(&estate)),
+        ("estate.md", esxodus_reports::render::estate_markdown(&estate)),
         ("report.html", esxodus_reports::render::html(&report)),
         ("report.md", esxodus_reports::render::markdown(&report)),
         ("report.csv", esxodus_reports::render::csv(&report)),

@@ -4,7 +4,7 @@ use esxodus_reports::{render, test_utils::sample_report};
 use std::process::Command;
 
 /// Runs Chromium on `page` and returns the document it ended with and what it logged; `None` where there is none.
-fn chromium(page: &str) -> Option<(String, String)> {
+pub(super) fn chromium(page: &str) -> Option<(String, String)> {
     let binary = ["chromium", "chromium-browser", "google-chrome"]
         .into_iter()
         .find(|name| {

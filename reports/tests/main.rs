@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod browser;
 #[cfg(test)]
+mod estate;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod palette;

@@ -7,6 +7,7 @@ mod folder;
 pub(crate) mod gather;
 pub(crate) mod measure;
 pub(crate) mod migrate;
+pub(crate) mod numbers;
 pub(crate) mod source;
 
 pub(crate) use folder::RunFolder;

@@ -3,6 +3,7 @@
 //! stdout carries the result, stderr the log and progress. Exit codes: 0 done and good, 1 the answer is no, 2 could not do
 //! it, 130 stopped by Ctrl-C.
 
+mod assess;
 mod bench;
 mod compare;
 mod convert;
@@ -64,6 +65,7 @@ struct Global {
 enum Command {
     Doctor(doctor::Args),
     Inspect(inspect::Args),
+    Assess(assess::Args),
     Convert(convert::Args),
     Verify(verify::Args),
     Prove(prove::Args),
@@ -144,6 +146,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Inspect(args) => inspect::run(&context, &args),
+        Command::Assess(args) => assess::run(&context, &args),
         Command::Convert(args) => convert::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Prove(args) => prove::run(&context, &args),

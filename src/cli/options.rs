@@ -39,7 +39,8 @@ impl SourceOptions {
     }
 }
 
-fn parse_suppression(text: &str) -> Result<(String, String), String> {
+/// `ID=REASON`.
+pub(crate) fn parse_suppression(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((id, reason)) if !id.trim().is_empty() && !reason.trim().is_empty() => {
             Ok((id.trim().to_owned(), reason.trim().to_owned()))
@@ -128,6 +129,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         Some('K') => (&text[..text.len() - 1], 10),
         Some('M') => (&text[..text.len() - 1], 20),
         Some('G') => (&text[..text.len() - 1], 30),
+        Some('T') => (&text[..text.len() - 1], 40),
         _ => (text, 0),
     };
     let number: u64 = digits

@@ -2,11 +2,13 @@
 //!
 //! A broken file costs its own row. Memory holds one description at a time and the rows.
 
+mod plan;
 mod sheet;
 
+use crate::machine::Machine;
 use crate::source::{ImportError, ImportOptions, open};
-use reports::schema::{EstateGuest, EstateReport, EstateRisk, EstateSizing, EstateVerdict, Severity, Stamp};
-use std::collections::{BTreeMap, BTreeSet};
+use reports::schema::{EstateGuest, EstateReport, EstateRisk, EstateVerdict, Finding, Severity, Stamp};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,10 +19,12 @@ pub struct AssessOptions {
     pub import: ImportOptions,
     /// Most guests in a wave.
     pub wave_guests: usize,
-    /// Cores of one target host.
+    /// Logical CPUs of one target host.
     pub host_cores: u32,
-    /// Memory of one target host in MiB.
+    /// Memory that guests may use of one target host, in MiB.
     pub host_memory_mib: u64,
+    /// Target hosts that exist or are planned: logical CPUs and memory in MiB of each. May be empty.
+    pub fleet: Vec<(u32, u64)>,
     /// vCPUs to put on a core.
     pub vcpus_per_core: u32,
     /// Rate of the copy in bytes a second.
@@ -34,6 +38,7 @@ impl Default for AssessOptions {
             wave_guests: 20,
             host_cores: 32,
             host_memory_mib: 512 * 1024,
+            fleet: Vec::new(),
             vcpus_per_core: 4,
             copy_bytes_per_second: 100 << 20,
         }
@@ -45,19 +50,25 @@ fn unreadable(source: String, name: String, error: String) -> EstateGuest {
     EstateGuest {
         name,
         source,
-        guest_os: String::new(),
-        vcpus: 0,
-        memory_mib: 0,
-        disks: 0,
-        capacity_bytes: 0,
-        allocated_bytes: 0,
-        networks: Vec::new(),
-        firmware: String::new(),
-        verdict: EstateVerdict::Unreadable,
-        effort: 0,
-        wave: 0,
         error: Some(error),
-        findings: Vec::new(),
+        ..EstateGuest::default()
+    }
+}
+
+/// Is told of each guest as soon as it was judged, and may add to its row. The machine is missing for rows of a sheet and
+/// for what can't be read.
+pub type OnGuest<'a> = dyn FnMut(&mut EstateGuest, Option<&Machine>) + 'a;
+
+/// The rows, and who is told of each.
+struct Rows<'a> {
+    guests: Vec<EstateGuest>,
+    on_guest: &'a mut OnGuest<'a>,
+}
+
+impl Rows<'_> {
+    fn add(&mut self, mut guest: EstateGuest, machine: Option<&Machine>) {
+        (self.on_guest)(&mut guest, machine);
+        self.guests.push(guest);
     }
 }
 
@@ -65,11 +76,20 @@ fn unreadable(source: String, name: String, error: String) -> EstateGuest {
 ///
 /// Where `cancel` is set the rows found so far are returned.
 #[must_use]
-pub fn assess(sources: &[PathBuf], options: &AssessOptions, tool: &str, cancel: &AtomicBool) -> EstateReport {
-    let mut guests = Vec::new();
-    for source in sources {
+pub fn assess<'a>(
+    sources: &[PathBuf],
+    options: &AssessOptions,
+    tool: &str,
+    on_guest: &'a mut OnGuest<'a>,
+    cancel: &AtomicBool,
+) -> EstateReport {
+    let mut rows = Rows {
+        guests: Vec::new(),
+        on_guest,
+    };
+    for source in sources.iter().filter(|source| !is_sheet(source)) {
         if !source.is_dir() {
-            one(source, options, &mut guests);
+            one(source, options, &mut rows, cancel);
             continue;
         }
         // Links are not followed: a loop would have no end.
@@ -79,17 +99,38 @@ pub fn assess(sources: &[PathBuf], options: &AssessOptions, tool: &str, cancel: 
             }
             match entry {
                 Ok(entry) if entry.file_type().is_file() && is_description(entry.path()) => {
-                    one(entry.path(), options, &mut guests);
+                    one(entry.path(), options, &mut rows, cancel);
                 }
                 Ok(_) => {}
                 Err(error) => {
                     let path = error.path().unwrap_or(source).display().to_string();
-                    guests.push(unreadable(path.clone(), path, error.to_string()));
+                    rows.add(unreadable(path.clone(), path, error.to_string()), None);
                 }
             }
         }
     }
-    plan_waves(&mut guests, options.wave_guests.max(1));
+    // Sheets last: a guest whose files were read is not counted twice.
+    for source in sources.iter().filter(|source| is_sheet(source)) {
+        match sheet::read(source, &options.import.suppress) {
+            Ok(found) => {
+                let known = sheet::Known::new(&rows.guests);
+                let mut uuids: HashMap<String, u32> = HashMap::new();
+                for uuid in found.iter().filter_map(|guest| guest.uuid.clone()) {
+                    *uuids.entry(uuid).or_default() += 1;
+                }
+                for guest in found {
+                    let unique = guest.uuid.as_ref().is_some_and(|uuid| uuids[uuid] == 1);
+                    match known.find(&guest, unique) {
+                        Some(number) => rows.guests[number].source.push_str(&format!("; {}", guest.source)),
+                        None => rows.add(guest, None),
+                    }
+                }
+            }
+            Err(error) => rows.add(unreadable(source.display().to_string(), stem(source), error), None),
+        }
+    }
+    let mut guests = rows.guests;
+    plan::waves(&mut guests, options.wave_guests.max(1));
     summary(guests, options, tool)
 }
 
@@ -103,93 +144,111 @@ fn is_description(path: &Path) -> bool {
     !hidden && matches!(extension.as_deref(), Some("vmx" | "vmtx" | "ovf" | "ova"))
 }
 
-fn one(path: &Path, options: &AssessOptions, guests: &mut Vec<EstateGuest>) {
-    let extension = path
-        .extension()
-        .map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    if matches!(extension.as_deref(), Some("xlsx" | "csv")) {
-        match sheet::read(path) {
-            Ok(rows) => guests.extend(rows),
-            Err(error) => guests.push(unreadable(path.display().to_string(), String::new(), error)),
-        }
-        return;
-    }
+/// A spreadsheet by its name.
+fn is_sheet(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("xlsx") || extension.eq_ignore_ascii_case("csv"))
+}
+
+fn one(path: &Path, options: &AssessOptions, rows: &mut Rows<'_>, cancel: &AtomicBool) {
     match open(path, &options.import) {
-        Ok(imported) => guests.push(row(path, &imported)),
+        Ok(imported) => rows.add(row(path, &imported), Some(&imported.machine)),
         // A vApp: a row for each of its guests.
         Err(ImportError::Ovf {
             source: crate::ovf::OvfError::SeveralSystems { names, asked: None },
             ..
         }) => {
             for name in names {
+                if cancel.load(Ordering::Relaxed) {
+                    return;
+                }
                 let import = ImportOptions {
                     system: Some(name.clone()),
                     ..options.import.clone()
                 };
-                guests.push(match open(path, &import) {
-                    Ok(imported) => row(path, &imported),
-                    Err(error) => unreadable(path.display().to_string(), name, error.to_string()),
-                });
+                match open(path, &import) {
+                    Ok(imported) => rows.add(row(path, &imported), Some(&imported.machine)),
+                    Err(error) => rows.add(unreadable(path.display().to_string(), name, error.to_string()), None),
+                }
             }
         }
-        Err(error) => {
-            let name = path
-                .file_stem()
-                .map(|stem| stem.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            guests.push(unreadable(path.display().to_string(), name, error.to_string()));
-        }
+        Err(error) => rows.add(
+            unreadable(path.display().to_string(), stem(path), error.to_string()),
+            None,
+        ),
     }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn row(path: &Path, imported: &crate::source::Imported) -> EstateGuest {
     let machine = &imported.machine;
-    let open: Vec<Severity> = imported
-        .findings
-        .iter()
-        .filter(|finding| finding.suppressed.is_none())
-        .map(|finding| finding.severity)
-        .collect();
-    let count = |severity: Severity| open.iter().filter(|found| **found == severity).count();
-    let (blocks, warnings) = (count(Severity::Block), count(Severity::Warn));
+    let (verdict, effort) = judge(&imported.findings);
     let mut capacity: u64 = 0;
     let mut allocated: u64 = 0;
+    let mut largest: u64 = 0;
     for (disk, place) in machine.disks.iter().zip(&imported.disks) {
         let header = || {
             crate::source::bare::header(&place.path, place.window)
                 .sectors
                 .and_then(|sectors| sectors.checked_mul(512))
         };
-        capacity = capacity.saturating_add(disk.capacity_bytes.or_else(header).unwrap_or(0));
+        let bytes = disk.capacity_bytes.or_else(header).unwrap_or(0);
+        capacity = capacity.saturating_add(bytes);
+        largest = largest.max(bytes);
         allocated = allocated.saturating_add(held(place));
     }
     let networks: BTreeSet<String> = machine.nics.iter().filter_map(|nic| nic.network.clone()).collect();
     EstateGuest {
         name: machine.name.clone(),
         source: path.display().to_string(),
+        uuid: machine
+            .identity
+            .smbios_uuid
+            .map(|uuid| uuid.iter().map(|byte| format!("{byte:02x}")).collect()),
+        hw_version: machine.hw_version,
         guest_os: machine.os.title.clone(),
         vcpus: machine.cpu.vcpus,
         memory_mib: machine.memory.mib,
         disks: u32::try_from(machine.disks.len()).unwrap_or(u32::MAX),
         capacity_bytes: capacity,
+        largest_disk_bytes: largest,
         allocated_bytes: allocated,
         networks: networks.into_iter().collect(),
         firmware: match machine.firmware.kind {
             crate::machine::FirmwareKind::Bios => "bios".to_owned(),
             crate::machine::FirmwareKind::Uefi => "uefi".to_owned(),
         },
-        verdict: if blocks > 0 {
-            EstateVerdict::Blocked
-        } else if warnings > 0 {
-            EstateVerdict::Attention
-        } else {
-            EstateVerdict::Ready
-        },
-        effort: u32::try_from(1 + warnings + 5 * blocks).unwrap_or(u32::MAX),
+        verdict,
+        effort,
         wave: 0,
         error: None,
         findings: imported.findings.clone(),
+        limits: Vec::new(),
     }
+}
+
+/// What the findings come to.
+fn judge(findings: &[Finding]) -> (EstateVerdict, u32) {
+    let count = |severity: Severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity && finding.suppressed.is_none())
+            .count()
+    };
+    let (blocks, warnings) = (count(Severity::Block), count(Severity::Warn));
+    let verdict = if blocks > 0 {
+        EstateVerdict::Blocked
+    } else if warnings > 0 {
+        EstateVerdict::Attention
+    } else {
+        EstateVerdict::Ready
+    };
+    (verdict, u32::try_from(1 + warnings + 5 * blocks).unwrap_or(u32::MAX))
 }
 
 /// Bytes that the files of a disk hold: the window, the pieces, or the file with its `-flat` extent.
@@ -213,112 +272,47 @@ fn held(place: &crate::source::DiskPlace) -> u64 {
     of(&place.path).saturating_add(of(&place.path.with_file_name(format!("{stem}-flat.vmdk"))))
 }
 
-/// Guests that share networks go together; easy groups first; a wave takes at most `most` guests.
-fn plan_waves(guests: &mut [EstateGuest], most: usize) {
-    let movable: Vec<usize> = (0..guests.len())
-        .filter(|number| guests[*number].verdict != EstateVerdict::Unreadable)
-        .collect();
-    // Groups by shared network: union of everything that hangs together.
-    let mut parent: Vec<usize> = (0..guests.len()).collect();
-    fn root(parent: &mut [usize], mut number: usize) -> usize {
-        while parent[number] != number {
-            parent[number] = parent[parent[number]];
-            number = parent[number];
-        }
-        number
-    }
-    let mut by_network: BTreeMap<&str, usize> = BTreeMap::new();
-    for number in &movable {
-        for network in &guests[*number].networks {
-            let other = *by_network.entry(network).or_insert(*number);
-            let (a, b) = (root(&mut parent, *number), root(&mut parent, other));
-            parent[a] = b;
-        }
-    }
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for number in movable {
-        let root = root(&mut parent, number);
-        groups.entry(root).or_default().push(number);
-    }
-    let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
-    for group in &mut groups {
-        group.sort_by_key(|number| {
-            (
-                guests[*number].verdict,
-                guests[*number].effort,
-                guests[*number].capacity_bytes,
-            )
-        });
-    }
-    groups.sort_by_key(|group| {
-        let worst = group.iter().map(|number| guests[*number].verdict).max();
-        let bytes: u64 = group
-            .iter()
-            .fold(0, |sum, number| sum.saturating_add(guests[*number].capacity_bytes));
-        (worst, bytes)
-    });
-    let (mut wave, mut taken) = (1, 0);
-    for group in groups {
-        for part in group.chunks(most) {
-            if taken > 0 && taken + part.len() > most {
-                wave += 1;
-                taken = 0;
-            }
-            taken += part.len();
-            for number in part {
-                guests[*number].wave = wave;
-            }
-        }
-    }
-}
-
 fn summary(guests: Vec<EstateGuest>, options: &AssessOptions, tool: &str) -> EstateReport {
-    let mut risks: BTreeMap<(Severity, String), (u32, String)> = BTreeMap::new();
+    let mut risks: BTreeMap<(Severity, String), EstateRisk> = BTreeMap::new();
     let (mut vcpus, mut memory_mib, mut capacity, mut allocated, mut copy) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     for guest in &guests {
         vcpus = vcpus.saturating_add(u64::from(guest.vcpus));
         memory_mib = memory_mib.saturating_add(guest.memory_mib);
         capacity = capacity.saturating_add(guest.capacity_bytes);
         allocated = allocated.saturating_add(guest.allocated_bytes);
-        copy = copy.saturating_add(if guest.allocated_bytes > 0 {
-            guest.allocated_bytes
-        } else {
-            guest.capacity_bytes
-        });
+        copy = copy.saturating_add(plan::copy_bytes(guest));
         let mut seen = BTreeSet::new();
         for finding in &guest.findings {
-            if matches!(finding.severity, Severity::Block | Severity::Warn) && seen.insert(&finding.id) {
-                let entry = risks
+            if matches!(finding.severity, Severity::Block | Severity::Warn)
+                && finding.suppressed.is_none()
+                && seen.insert(&finding.id)
+            {
+                risks
                     .entry((finding.severity, finding.id.clone()))
-                    .or_insert_with(|| (0, finding.message.clone()));
-                entry.0 += 1;
+                    .or_insert_with(|| EstateRisk {
+                        id: finding.id.clone(),
+                        severity: finding.severity,
+                        guests: 0,
+                        message: finding.message.clone(),
+                        fix: finding.fix.clone(),
+                    })
+                    .guests += 1;
             }
         }
     }
-    let mut risks: Vec<((Severity, String), (u32, String))> = risks.into_iter().collect();
-    risks.sort_by_key(|((severity, _), (count, _))| (*severity, std::cmp::Reverse(*count)));
-    let per_host = u64::from(options.host_cores.max(1)).saturating_mul(u64::from(options.vcpus_per_core.max(1)));
-    let hosts = vcpus
-        .div_ceil(per_host)
-        .max(memory_mib.div_ceil(options.host_memory_mib.max(1)));
-    let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
+    let mut risks: Vec<EstateRisk> = risks.into_values().collect();
+    risks.sort_by_key(|risk| (risk.severity, std::cmp::Reverse(risk.guests)));
     EstateReport {
         stamp: Stamp::now(tool),
         vcpus,
         memory_mib,
         capacity_bytes: capacity,
         allocated_bytes: allocated,
-        risks: risks
-            .into_iter()
-            .map(|((_, id), (guests, message))| EstateRisk { id, guests, message })
-            .collect(),
-        sizing: EstateSizing {
-            host_cores: options.host_cores,
-            host_memory_mib: options.host_memory_mib,
-            vcpus_per_core: options.vcpus_per_core,
-            hosts,
-            hosts_with_spare: hosts.saturating_add(1),
-        },
+        risks,
+        waves: plan::totals(&guests, options.copy_bytes_per_second),
+        sizing: plan::sizing(&guests, options),
+        limits: Vec::new(),
+        hosts: Vec::new(),
         copy_bytes_per_second: options.copy_bytes_per_second,
         copy_seconds: copy.div_ceil(options.copy_bytes_per_second.max(1)),
         guests,

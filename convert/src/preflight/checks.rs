@@ -289,6 +289,14 @@ pub const CHECKS: &[Check] = &[
         noticed,
     ),
     check(
+        "vm.sheet-only",
+        Warn,
+        "a guest that is known from a spreadsheet of RVTools only",
+        "Keys, snapshot chains and files were not looked at: what the sheet doesn't say is not judged.",
+        "Assess the guest's folder too; both may be given at once.",
+        noticed,
+    ),
+    check(
         "vm.template",
         Info,
         "a `.vmtx` file",

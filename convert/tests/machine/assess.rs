@@ -31,7 +31,7 @@ fn a_broken_file_costs_its_own_row_and_networks_stay_together() {
         ..AssessOptions::default()
     };
     let sources = [folder.path().to_owned(), sheet];
-    let report = assess(&sources, &options, "test", &AtomicBool::new(false));
+    let report = assess(&sources, &options, "test", &mut |_, _| {}, &AtomicBool::new(false));
     let count = |verdict| report.guests.iter().filter(|guest| guest.verdict == verdict).count();
     assert_eq!(report.guests.len(), 45);
     assert_eq!(count(EstateVerdict::Unreadable), 3);

@@ -7,11 +7,13 @@
 //! Rules of enforcement ([`crate::schema::LimitEffect`]): `hard` limits of confidence A block, every other sourced limit
 //! warns, and what the user stated (U) or what circulates without a source is printed and never enforced.
 
+mod estate;
 mod load;
 mod model;
 mod numbers;
 mod usage;
 
+pub use estate::EstateTally;
 pub use load::{LimitsError, all, comparison, parse};
 pub use model::{ComparisonRow, Confidence, Kind, Limit, Operator, Scope, Value};
 pub use numbers::{HostNumbers, MachineNumbers, hosts_from_toml};

@@ -68,7 +68,8 @@ pub fn csv(report: &GuestReport) -> String {
     String::from_utf8(bytes).expect("only strings were written")
 }
 
-fn safe(text: &str) -> String {
+/// Text that no spreadsheet takes for a formula.
+pub(super) fn safe(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         format!("'{text}")
     } else {

@@ -5,7 +5,7 @@ use crate::schema::GuestReport;
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
-const STYLE: &str = include_str!("templates/style.css");
+pub(super) const STYLE: &str = include_str!("templates/style.css");
 
 /// One self-contained HTML page: no script, no font, nothing fetched; light and dark; for screen, print and screen
 /// readers. Text of guests is escaped, and a policy in the page forbids scripts and the network.
@@ -27,6 +27,8 @@ pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     for (name, text) in [
+        ("macros.html", include_str!("templates/macros.html")),
+        ("estate.html", include_str!("templates/estate.html")),
         ("guest.html", include_str!("templates/guest.html")),
         ("guest.xml", include_str!("templates/guest.xml")),
     ] {

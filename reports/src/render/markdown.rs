@@ -275,22 +275,22 @@ fn settings(out: &mut String, report: &GuestReport) {
     }
 }
 
-fn heading(out: &mut String, title: &str, columns: &[&str]) {
+pub(super) fn heading(out: &mut String, title: &str, columns: &[&str]) {
     let _ = writeln!(out, "\n## {title}\n");
     table(out, columns);
 }
 
-fn table(out: &mut String, columns: &[&str]) {
+pub(super) fn table(out: &mut String, columns: &[&str]) {
     let _ = writeln!(out, "| {} |", columns.join(" | "));
     let _ = writeln!(out, "|{}", "---|".repeat(columns.len()));
 }
 
-fn row(out: &mut String, cells: &[String]) {
+pub(super) fn row(out: &mut String, cells: &[String]) {
     let _ = writeln!(out, "| {} |", cells.join(" | "));
 }
 
 /// Text on one line in which no character starts markup: CommonMark lets every ASCII punctuation character be escaped.
-fn text(raw: &str) -> String {
+pub(super) fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in clean(raw).chars() {
         match c {

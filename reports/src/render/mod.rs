@@ -5,6 +5,8 @@
 
 mod charts;
 mod csv;
+mod estate;
+mod estate_text;
 mod format;
 mod html;
 mod junit;
@@ -15,6 +17,8 @@ mod verdict;
 mod view;
 
 pub use csv::csv;
+pub use estate::{EstateJson, estate_html, estate_json};
+pub use estate_text::{estate_csv, estate_markdown, estate_summary};
 pub use format::{bytes, duration, number};
 pub use html::html;
 pub use junit::junit;

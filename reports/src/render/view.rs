@@ -66,7 +66,7 @@ struct Screenshot {
 }
 
 #[derive(Debug, Serialize)]
-struct LimitRow {
+pub(super) struct LimitRow {
     product: String,
     version: String,
     scope: String,
@@ -267,7 +267,7 @@ fn known_bytes(number: u64) -> String {
     }
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!(
         "{:.2}",
         if share.is_finite() {
@@ -556,7 +556,8 @@ fn quantity(text: &str) -> String {
     words.join(" ")
 }
 
-fn limit_row(limit: &LimitUse) -> LimitRow {
+/// A limit for people.
+pub(super) fn limit_row(limit: &LimitUse) -> LimitRow {
     let least = limit.quantity.ends_with("(at least)");
     LimitRow {
         product: clean(&limit.product),

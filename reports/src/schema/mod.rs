@@ -18,7 +18,10 @@ pub use bench::{BenchRecord, Better, Metric, Noise, Percentile, Place, SkippedMe
 pub use check::{Finding, Severity};
 pub use compare::{Comparability, ComparedMetric, Comparison, ComparisonVerdict, RecordRef};
 pub use conversion::{DiskManifest, HashTree, Manifest, SourceFile};
-pub use estate::{EstateGuest, EstateReport, EstateRisk, EstateSizing, EstateVerdict};
+pub use estate::{
+    EstateFleet, EstateGuest, EstateHost, EstateLimit, EstateReport, EstateRisk, EstateSizing, EstateVerdict,
+    EstateWave,
+};
 pub use guest::{DiskFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus};
 pub use host::HostFacts;
 pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofVerdict};
