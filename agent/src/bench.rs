@@ -4,8 +4,10 @@
 
 use ::bench::{SuiteOptions, list, run_suite};
 use reports::schema::{AcceleratorClass, BenchRecord, HostFacts, Place, Suite};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const HELP: &str = "\
 esxodus-agent bench: measures this machine and writes one JSON record to standard output
@@ -26,7 +28,7 @@ esxodus-agent bench: measures this machine and writes one JSON record to standar
   --help               this text
 
 No root is needed. Files used carry no name while in use and are gone when the program ends, however it ends.
-Exit code: 0 measured; 2 it could not.
+Ctrl-C, SIGTERM and SIGHUP end it within a second. Exit code: 0 measured; 2 it could not; 130 stopped by a signal.
 ";
 
 /// Runs `bench` with the arguments after that word.
@@ -35,9 +37,27 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("esxodus-agent bench: {message}");
-            ExitCode::from(2)
+            ExitCode::from(if cancelled().load(Ordering::Relaxed) { 130 } else { 2 })
         }
     }
+}
+
+/// Set by Ctrl-C, SIGTERM, and a terminal that goes away (SIGHUP); watched from the first call on. A second signal ends
+/// the process at once.
+fn cancelled() -> &'static AtomicBool {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(|| {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The order matters: the first signal finds the flag unset and only sets it, the second ends the process.
+            let armed = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)));
+            if let Err(error) = armed {
+                eprintln!("esxodus-agent bench: cannot watch for signal {signal}: {error}");
+            }
+        }
+        flag
+    })
 }
 
 /// What was asked for.
@@ -152,11 +172,11 @@ fn run(request: Request) -> Result<(), String> {
         }
         Request::Serve(port) => {
             eprintln!("serving on port {port}; end with Ctrl-C");
-            ::bench::workloads::serve(port, &AtomicBool::new(false)).map_err(|error| format!("port {port}: {error}"))
+            ::bench::workloads::serve(port, cancelled()).map_err(|error| format!("port {port}: {error}"))
         }
         Request::Run { options, table } => {
             let progress = |id: &str, at: usize, total: usize| eprintln!("[{at}/{total}] {id}");
-            let record = run_suite(&options, &progress, &AtomicBool::new(false)).map_err(|error| error.to_string())?;
+            let record = run_suite(&options, &progress, cancelled()).map_err(|error| error.to_string())?;
             for skipped in &record.skipped {
                 eprintln!("skipped {}: {}", skipped.id, skipped.reason);
             }

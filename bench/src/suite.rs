@@ -1,6 +1,6 @@
 //! Runs the workloads one after the other within a budget, and writes the record.
 
-use crate::harness::{Clock, Halt, NoiseBar, NoiseMeter, NoiseReading, Plan, Repeated, SpinReference, repeat};
+use crate::harness::{Clock, Halt, NoiseBar, NoiseMeter, NoiseReading, Plan, Repeated, SpinReference, Work, repeat};
 use crate::host;
 use crate::stats;
 use crate::workloads::{self, Context, Definition, Planned, usable_cpus};
@@ -129,7 +129,7 @@ pub fn run_suite(
         source,
     })?;
     let facts = host::facts();
-    let meter = NoiseMeter::start();
+    let meter = NoiseMeter::start(Work::Kernel);
     let spin = SpinReference::new();
     let mut run = Run {
         options,
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
         } else {
             Plan::quick(share)
         };
-        let meter = NoiseMeter::start();
+        let meter = NoiseMeter::start(Work::of(&planned.definition.id));
         let repeated = repeat(&mut built.kernel, built.scale, &plan, context.cancel)?;
         let reading = meter.read();
         self.steal.push(reading.steal_share() * 100.0);
@@ -252,8 +252,8 @@ impl<'a> Run<'a> {
 
     fn judge(&self, reading: &NoiseReading) -> Option<String> {
         reading.judge(&self.options.noise_bar).or_else(|| {
-            let drift = self.spin.drift();
             let bar = self.options.noise_bar.drift;
+            let drift = self.spin.drift(bar);
             (drift.abs() > bar).then(|| {
                 let slower = if drift > 0.0 { "slower" } else { "faster" };
                 let (drift, bar) = (drift.abs() * 100.0, bar * 100.0);
@@ -302,7 +302,7 @@ impl<'a> Run<'a> {
         if !self.steal.is_empty() && self.options.only.is_none() {
             self.metrics.push(steal_metric(std::mem::take(&mut self.steal)));
         }
-        let drift = self.spin.drift() * 100.0;
+        let drift = self.spin.drift(self.options.noise_bar.drift) * 100.0;
         self.self_checks
             .push(format!("spin reference at the end: {drift:+.1} % against the start"));
         BenchRecord {

@@ -69,6 +69,11 @@ impl Recorder {
             .expect("both histograms have the same bounds");
     }
 
+    /// Drops all samples kept.
+    pub fn forget(&mut self) {
+        self.all.reset();
+    }
+
     /// Percentiles over all samples kept, in microseconds; empty where nothing was recorded. Percentiles that fewer than
     /// ten recorded values lie above are left out: they would be the maximum under another name.
     #[must_use]

@@ -13,7 +13,7 @@ mod repeat;
 pub use clock::Clock;
 pub use interleave::{Interleaved, command, interleave};
 pub use kernel::{Kernel, Recorder, Scale};
-pub use noise::{NoiseBar, NoiseMeter, NoiseReading, SpinReference};
+pub use noise::{NoiseBar, NoiseMeter, NoiseReading, SpinReference, Work};
 pub use repeat::{Plan, Repeated, Stopped, repeat};
 
 /// Why something was not measured.

@@ -5,6 +5,10 @@ use crate::stats;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// How often a calibration that was held up is put right; work that truly gets faster by this much each time is taken as it is.
+const MOST_CORRECTIONS: u32 = 3;
+const MOST_ITERATIONS: u64 = 1 << 50;
+
 /// How long and how often.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -97,12 +101,26 @@ pub fn repeat(kernel: &mut Kernel<'_>, scale: Scale, plan: &Plan, cancel: &Atomi
     let start = Clock::now();
     let mut recorder = Recorder::default();
     let slice = plan.slice();
-    let iterations = calibrate(kernel, slice, &mut recorder, cancel)?;
-    // Warm-up at full size: first-touch faults and frequency ramps belong to no sample.
-    sample(kernel, scale, iterations, &mut recorder, cancel)?;
+    let mut iterations = calibrate(kernel, slice, &mut recorder, cancel)?;
     let mut samples = Vec::new();
+    let (mut warm, mut corrections) = (false, 0);
     let stopped = loop {
-        samples.push(sample(kernel, scale, iterations, &mut recorder, cancel)?);
+        let (value, took) = sample(kernel, scale, iterations, &mut recorder, cancel)?;
+        // Far shorter than planned: the calibration was held up all through. Nothing of that size reaches the record.
+        if took < slice / 3 && corrections < MOST_CORRECTIONS {
+            corrections += 1;
+            iterations = scaled(iterations, slice, took);
+            samples.clear();
+            recorder.forget();
+            warm = false;
+            continue;
+        }
+        // Warm-up at full size: first-touch faults and frequency ramps belong to no sample.
+        if !warm {
+            warm = true;
+            continue;
+        }
+        samples.push(value);
         recorder.keep_sample();
         let used = start.elapsed();
         if samples.len() >= plan.min_samples && width(&samples) <= plan.narrow {
@@ -131,13 +149,13 @@ fn sample(
     iterations: u64,
     recorder: &mut Recorder,
     cancel: &AtomicBool,
-) -> Result<f64, Halt> {
+) -> Result<(f64, Duration), Halt> {
     if cancel.load(Ordering::Relaxed) {
         return Err(Halt::Cancelled);
     }
     recorder.begin_sample();
     let elapsed = kernel(iterations, recorder)?;
-    Ok(scale.value(iterations, elapsed, recorder))
+    Ok((scale.value(iterations, elapsed, recorder), elapsed))
 }
 
 /// Iterations that take about `slice`: doubles (or grows faster while far away) until a quarter of it is reached, then scales.
@@ -160,17 +178,23 @@ fn calibrate(
                 elapsed = elapsed.min(kernel(iterations, recorder)?);
             }
         }
-        if elapsed >= slice / 4 || iterations >= 1 << 50 {
-            let wanted = iterations as f64 * slice.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "`as` saturates, and it is positive"
-            )]
-            return Ok((wanted.round() as u64).clamp(1, 1 << 50));
+        if elapsed >= slice / 4 || iterations >= MOST_ITERATIONS {
+            return Ok(scaled(iterations, slice, elapsed));
         }
         iterations *= if elapsed < slice / 64 { 8 } else { 2 };
     }
+}
+
+/// The number of iterations that takes `slice`, when `iterations` took `elapsed`.
+fn scaled(iterations: u64, slice: Duration, elapsed: Duration) -> u64 {
+    let wanted = iterations as f64 * slice.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates, and it is positive"
+    )]
+    let wanted = wanted.round() as u64;
+    wanted.clamp(1, MOST_ITERATIONS)
 }
 
 /// Width of the 95 % interval of the median as a fraction of the median; infinite where the median is 0.
@@ -246,6 +270,36 @@ mod tests {
         });
         let found = repeat(&mut kernel, Scale::Each(1e6), &plan(), &GO).expect("it runs");
         assert!((150_000..250_000).contains(&found.iterations), "{}", found.iterations);
+    }
+
+    #[test]
+    fn samples_that_a_calibration_held_up_all_through_made_too_small_do_not_reach_the_record() {
+        let mut calls = 0;
+        // Ten times slower until well into the samples, then as it should be.
+        let mut kernel: Kernel<'_> = Box::new(move |iterations, recorder| {
+            calls += 1;
+            let slow = if calls < 15 { 10.0 } else { 1.0 };
+            recorder.record(Duration::from_nanos(if calls < 15 { 10 } else { 1 }));
+            Ok(Duration::from_secs_f64(iterations as f64 * 1e-6 * slow))
+        });
+        let found = repeat(&mut kernel, Scale::Each(1e6), &plan(), &GO).expect("it runs");
+        assert!((150_000..250_000).contains(&found.iterations), "{}", found.iterations);
+        assert!(
+            found.samples.iter().all(|us| (us - 1.0).abs() < 1e-6),
+            "{:?}",
+            found.samples
+        );
+        assert!(found.recorder.percentiles_us().iter().all(|p| p.value < 0.002));
+    }
+
+    #[test]
+    fn work_that_keeps_getting_faster_ends_all_the_same() {
+        let mut seconds = 1.0;
+        let mut kernel: Kernel<'_> = Box::new(move |_, _| {
+            seconds *= 0.8;
+            Ok(Duration::from_secs_f64(seconds))
+        });
+        assert!(repeat(&mut kernel, Scale::Each(1.0), &plan(), &GO).is_ok());
     }
 
     #[test]

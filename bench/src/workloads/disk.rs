@@ -1,7 +1,7 @@
 //! Direct I/O on a preallocated file of incompressible data.
 //!
-//! The file has no name while it exists (it is unlinked right after it was made), so that its space comes back however the
-//! program ends. It is filled once and shared by all disk metrics.
+//! The file has no name (O_TMPFILE, or unlinked right after it was made where that is not to be had), so that its space comes
+//! back however the program ends. It is filled once and shared by all disk metrics.
 
 use super::engine::{Engine, EngineKind, Operation};
 use super::{Built, Context, Definition, Planned};
@@ -13,6 +13,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -120,13 +121,7 @@ impl Target {
     }
 
     fn create(context: &Context<'_>) -> Result<Self, Halt> {
-        let name = context.folder.join(format!(".esxodus-bench-{}", std::process::id()));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        let direct = i32::try_from(OFlags::DIRECT.bits()).map_err(|error| Halt::failed("O_DIRECT", error))?;
-        let file = options.clone().custom_flags(direct).open(&name);
-        // Even an open that fails with EINVAL for O_DIRECT has made the name.
-        let _ = std::fs::remove_file(&name);
+        let file = nameless(&context.folder);
         let file = file.map_err(|error| match error.raw_os_error() {
             Some(libc::EINVAL) => {
                 Halt::Skip("this file system has no direct I/O (tmpfs?); give a folder on the disk to test".to_owned())
@@ -149,6 +144,31 @@ impl Target {
             how,
         })
     }
+}
+
+/// A file for direct I/O that has no name: made so where the kernel (3.11) and the file system can, or unlinked at once.
+fn nameless(folder: &Path) -> std::io::Result<File> {
+    let flags = |flags: OFlags| i32::try_from(flags.bits()).map_err(std::io::Error::other);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    let made = options
+        .clone()
+        .custom_flags(flags(OFlags::DIRECT | OFlags::TMPFILE)?)
+        .open(folder);
+    // Which error says "not here" differs between file systems; what is truly wrong shows again below.
+    if let Ok(file) = made {
+        return Ok(file);
+    }
+    let name = folder.join(format!(".esxodus-bench-{}", std::process::id()));
+    let file = options
+        .create_new(true)
+        .custom_flags(flags(OFlags::DIRECT)?)
+        .open(&name);
+    // Even an open that fails with EINVAL for O_DIRECT has made the name; one that was there before is not ours.
+    if !matches!(&file, Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists) {
+        let _ = std::fs::remove_file(&name);
+    }
+    file
 }
 
 /// The size of the file: the budget rounded down to a power of two, or a refusal where that would leave the disk short.

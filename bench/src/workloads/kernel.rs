@@ -5,12 +5,16 @@ use super::{Built, Context, Definition, Planned};
 use crate::harness::{Clock, Halt, Kernel, Scale};
 use crate::sys::fork::fork_exec_wait;
 use reports::schema::Better;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{read, write};
 use rustix::pipe::pipe;
 use std::ffi::CString;
+use std::fs::File;
 use std::hint::black_box;
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 pub(super) fn plan<'a>(_context: &Context<'a>) -> Vec<Planned<'a>> {
@@ -129,9 +133,8 @@ fn fork_exec<'a>() -> Planned<'a> {
         reference: "lmbench lat_proc exec",
     };
     let build = |context: &Context<'a>| {
-        let program = TinyProgram::create(&context.folder)?;
+        let (program, place) = TinyProgram::ready(&context.folder)?;
         let cancel = context.cancel;
-        program.run()?;
         Ok(Built {
             kernel: Box::new(move |iterations, _| {
                 let start = Clock::now();
@@ -144,7 +147,7 @@ fn fork_exec<'a>() -> Planned<'a> {
                 Ok(start.elapsed())
             }),
             scale: Scale::Each(1e6),
-            method: "fork, execve of a static 132-byte ELF file, waitpid".to_owned(),
+            method: format!("fork, execve of a static 132-byte ELF file {place}, waitpid"),
         })
     };
     Planned {
@@ -154,11 +157,11 @@ fn fork_exec<'a>() -> Planned<'a> {
     }
 }
 
-/// A program that only ends, the same on every machine. Its name is removed at once, so that nothing can stay behind: it is
-/// executed through `/proc/self/fd`.
+/// A program that only ends, the same on every machine, executed through `/proc/self/fd`. It lies in memory (memfd, Linux
+/// 3.17) or, where that is missing or forbidden, in a file whose name is removed at once.
 struct TinyProgram {
     path: CString,
-    _open: std::fs::File,
+    _open: File,
 }
 
 impl TinyProgram {
@@ -166,10 +169,30 @@ impl TinyProgram {
         fork_exec_wait(&self.path).map_err(|error| Halt::failed("fork and exec", error))
     }
 
-    fn create(folder: &std::path::Path) -> Result<Self, Halt> {
+    /// One that has run, and where it lies.
+    fn ready(folder: &Path) -> Result<(Self, &'static str), Halt> {
+        if let Some(program) = Self::in_memory().filter(|program| program.run().is_ok()) {
+            return Ok((program, "in memory"));
+        }
+        let program = Self::in_folder(folder)?;
+        program.run()?;
+        Ok((program, "in a folder"))
+    }
+
+    fn in_memory() -> Option<Self> {
+        // Kernels before 6.3 don't know EXEC, later ones may refuse memory that was not asked for with it.
+        let made = [MemfdFlags::CLOEXEC | MemfdFlags::EXEC, MemfdFlags::CLOEXEC]
+            .into_iter()
+            .find_map(|flags| memfd_create("esxodus-exec", flags).ok())?;
+        let mut writer = File::from(made);
+        writer.write_all(&tiny_elf()).ok()?;
+        let open = File::open(fd_path(&writer)).ok()?;
+        Some(Self::opened(open))
+    }
+
+    fn in_folder(folder: &Path) -> Result<Self, Halt> {
         let name = folder.join(format!(".esxodus-exec-{}", std::process::id()));
         let failed = |error| Halt::failed("cannot write a program into the folder", error);
-        let _ = std::fs::remove_file(&name);
         let mut options = std::fs::OpenOptions::new();
         let mut writer = options
             .write(true)
@@ -177,17 +200,21 @@ impl TinyProgram {
             .mode(0o700)
             .open(&name)
             .map_err(failed)?;
-        let written = writer.write_all(&tiny_elf());
-        // No writer may be left when it is executed (ETXTBSY).
-        drop(writer);
-        let open = std::fs::File::open(&name);
+        let open = File::open(&name);
         std::fs::remove_file(&name).map_err(failed)?;
-        written.map_err(failed)?;
-        let open = open.map_err(failed)?;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&open);
-        let path = CString::new(format!("/proc/self/fd/{fd}")).expect("no NUL in digits");
-        Ok(Self { path, _open: open })
+        writer.write_all(&tiny_elf()).map_err(failed)?;
+        Ok(Self::opened(open.map_err(failed)?))
     }
+
+    /// No writer may be left when it is executed (ETXTBSY): the callers' end here, with them.
+    fn opened(open: File) -> Self {
+        let path = CString::new(fd_path(&open)).expect("no NUL in digits");
+        Self { path, _open: open }
+    }
+}
+
+fn fd_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// ELF64 header, one program header, and `xor edi,edi; mov eax,60; syscall` (exit(0), System V ABI, Linux x86-64).
@@ -222,10 +249,21 @@ mod tests {
     use super::TinyProgram;
 
     #[test]
-    fn tiny_program_runs_and_leaves_no_name_behind() {
+    fn tiny_program_runs_from_a_folder_and_leaves_no_name_behind() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let program = TinyProgram::create(folder.path()).expect("it can be written");
+        let program = TinyProgram::in_folder(folder.path()).expect("it can be written");
         assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 0);
+        program.run().expect("it ends with 0");
+    }
+
+    #[test]
+    fn tiny_program_in_memory_needs_no_writable_folder() {
+        let Some(_) = TinyProgram::in_memory().filter(|program| program.run().is_ok()) else {
+            println!("SKIP: this kernel has no executable memfd");
+            return;
+        };
+        let (program, place) = TinyProgram::ready(std::path::Path::new("/nonexistent")).expect("memory does");
+        assert_eq!(place, "in memory");
         program.run().expect("it ends with 0");
     }
 }

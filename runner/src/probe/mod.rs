@@ -3,6 +3,7 @@
 
 mod cache;
 mod classify;
+pub mod limits;
 mod machine;
 mod payload;
 
