@@ -1,6 +1,6 @@
 //! The whole chain on a real guest: the sample guest of `make demo`, booted under QEMU.
 
-use crate::util::{esxodus, run_expecting, s, skip, text, tool};
+use crate::util::{esxodus, json_expecting, run_expecting, s, skip, text, tool};
 use std::path::PathBuf;
 
 fn demo_guest() -> Option<PathBuf> {
@@ -75,6 +75,8 @@ fn migrate_takes_a_real_guest_through_every_step_and_a_second_run_reuses_them() 
         tool("qemu-img", &["check", s(&target)]);
     }
 
+    fixup_keeps_the_nic_name_once(&out);
+
     let (stdout, stderr) = run_expecting(
         0,
         &["migrate", s(&source), "-o", s(&out), "--resume", "--bench-budget", "8"],
@@ -82,5 +84,35 @@ fn migrate_takes_a_real_guest_through_every_step_and_a_second_run_reuses_them() 
     assert!(
         (stdout + &stderr).contains("reused"),
         "the second run reuses the first one's results"
+    );
+}
+
+/// On a copy of the run folder, since it changes the disks.
+fn fixup_keeps_the_nic_name_once(out: &std::path::Path) {
+    let copy = out.with_file_name("fixed");
+    tool("cp", &["-a", s(out), s(&copy)]);
+    let before = tool("sha256sum", &[s(&copy.join("disks/demo.qcow2"))]);
+    let plan = json_expecting(0, &["fixup", s(&copy), "--dry-run"]);
+    assert_eq!(
+        plan["changes"][0]["path"],
+        "/etc/systemd/network/10-esxodus-ens192.link"
+    );
+    assert_eq!(
+        tool("sha256sum", &[s(&copy.join("disks/demo.qcow2"))]),
+        before,
+        "a dry run writes nothing"
+    );
+
+    let done = json_expecting(0, &["fixup", s(&copy)]);
+    assert_eq!(done["changes"], plan["changes"]);
+    assert_ne!(tool("sha256sum", &[s(&copy.join("disks/demo.qcow2"))]), before);
+    run_expecting(0, &["verify", s(&copy)]);
+    tool("qemu-img", &["check", s(&copy.join("disks/demo.qcow2"))]);
+
+    let again = json_expecting(0, &["fixup", s(&copy)]);
+    assert_eq!(
+        again["changes"].as_array().map(Vec::len),
+        Some(0),
+        "a second run finds nothing to change"
     );
 }

@@ -3,9 +3,9 @@
 use crate::util::{esxodus, json_expecting, run_expecting, s, text, vmdk, vmx};
 use std::process::Stdio;
 
-const COMMANDS: [&str; 12] = [
-    "doctor", "inspect", "assess", "convert", "verify", "prove", "run", "bench", "compare", "limits", "report",
-    "migrate",
+const COMMANDS: [&str; 13] = [
+    "doctor", "inspect", "assess", "convert", "verify", "fixup", "prove", "run", "bench", "compare", "limits",
+    "report", "migrate",
 ];
 
 #[test]

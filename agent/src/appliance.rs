@@ -2,7 +2,7 @@
 
 use crate::volumes::{self, Volume};
 use crate::{channel, exec, modules, serve};
-use esxodus_agent::protocol::{Role, Stream};
+use esxodus_agent::protocol::{NicName, Role, Stream};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
 use std::fs;
@@ -135,7 +135,7 @@ impl Appliance {
         let roots: Vec<Value> = self
             .roots
             .iter()
-            .map(|root| match in_root(&root.path, "inspect") {
+            .map(|root| match in_root(&root.path, "inspect", None) {
                 Ok(mut value) => {
                     value["device"] = json!(root.device);
                     value
@@ -146,21 +146,35 @@ impl Appliance {
         json!({"volumes": volumes, "roots": roots, "notes": notes, "uptime": serve::uptime()})
     }
 
-    /// Puts the agent into the first root.
-    pub(crate) fn inject(&mut self) -> io::Result<Value> {
+    /// The root that the guest boots from, as far as can be told: the first one found.
+    fn first_root(&mut self) -> io::Result<&Root> {
         self.mount_roots();
-        let root = self.roots.first().ok_or_else(|| {
-            let notes = if self.notes.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", self.notes.join("; "))
-            };
+        let notes = if self.notes.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", self.notes.join("; "))
+        };
+        self.roots.first().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("no Linux root file system was found on the disks{notes}"),
             )
-        })?;
-        let mut value = in_root(&root.path, "inject")?;
+        })
+    }
+
+    /// Puts the agent into the first root.
+    pub(crate) fn inject(&mut self) -> io::Result<Value> {
+        let root = self.first_root()?;
+        let mut value = in_root(&root.path, "inject", None)?;
+        value["device"] = json!(root.device);
+        Ok(value)
+    }
+
+    /// Makes the first root ready for KVM.
+    pub(crate) fn fixup(&mut self, nics: &[NicName], dry_run: bool) -> io::Result<Value> {
+        let root = self.first_root()?;
+        let wish = json!({"nics": nics, "dry_run": dry_run}).to_string();
+        let mut value = in_root(&root.path, "fixup", Some(wish))?;
         value["device"] = json!(root.device);
         Ok(value)
     }
@@ -180,8 +194,11 @@ fn looks_like_root(path: &Path) -> bool {
     here("etc") && (here("etc/os-release") || here("usr/lib/os-release") || here("etc/passwd") || here("sbin/init"))
 }
 
-fn in_root(root: &Path, action: &str) -> io::Result<Value> {
-    let argv = ["/proc/self/exe", "in-root", &root.to_string_lossy(), action].map(str::to_owned);
+fn in_root(root: &Path, action: &str, wish: Option<String>) -> io::Result<Value> {
+    let mut argv = ["/proc/self/exe", "in-root", &root.to_string_lossy(), action]
+        .map(str::to_owned)
+        .to_vec();
+    argv.extend(wish);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let ended = exec::run(&argv, Duration::from_secs(60), 3 << 20, &mut |stream, bytes| {
         if stream == Stream::Out {

@@ -11,15 +11,16 @@ use std::process::ExitCode;
 /// A file of a guest is read up to so many bytes.
 const MAX_TEXT: u64 = 256 << 10;
 
-/// `in-root ROOT inspect|inject`: one JSON document on standard output.
+/// `in-root ROOT inspect|inject|fixup [WISH]`: one JSON document on standard output.
 pub(crate) fn in_root(args: &[String]) -> ExitCode {
-    let [root, action] = args else {
-        eprintln!("usage: esxodus-agent in-root ROOT inspect|inject");
+    let [root, action, wish @ ..] = args else {
+        eprintln!("usage: esxodus-agent in-root ROOT inspect|inject|fixup [WISH]");
         return ExitCode::from(2);
     };
     match enter(root).and_then(|binary| match action.as_str() {
         "inspect" => Ok(inspect()),
         "inject" => crate::inject::inject(&binary),
+        "fixup" => crate::fixup::fixup(wish.first().map_or("{}", String::as_str)),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("unknown action {action}"),

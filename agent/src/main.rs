@@ -5,6 +5,7 @@ mod appliance;
 mod bench;
 mod channel;
 mod exec;
+mod fixup;
 mod inject;
 mod inspect;
 mod modules;

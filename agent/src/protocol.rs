@@ -22,6 +22,15 @@ pub enum Role {
     Guest,
 }
 
+/// A NIC and the name that the guest's configuration knows it by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicName {
+    /// `ens192`.
+    pub name: String,
+    /// MAC address with colons, lower case.
+    pub mac: String,
+}
+
 /// What the host asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "ask")]
@@ -64,6 +73,13 @@ pub enum Request {
     Inspect,
     /// Puts the agent into the guest root found by `Inspect` (appliance), answered by [`Answer::Facts`].
     Inject,
+    /// Makes the guest root found by `Inspect` ready for KVM (appliance), answered by [`Answer::Facts`] with the changes.
+    Fixup {
+        /// The NICs with the names that they had at the source.
+        nics: Vec<NicName>,
+        /// Only say what would be changed.
+        dry_run: bool,
+    },
     /// How the running system is (guest), answered by [`Answer::Facts`].
     State,
     /// Runs the benchmark suite; progress as output, then [`Answer::Facts`] with the record.

@@ -174,6 +174,15 @@ fn answer(
             ),
             None => return Err(only_in("appliance")),
         },
+        Request::Fixup { nics, dry_run } => match appliance {
+            Some(appliance) => (
+                Answer::Facts {
+                    value: appliance.fixup(&nics, dry_run)?,
+                },
+                Vec::new(),
+            ),
+            None => return Err(only_in("appliance")),
+        },
         Request::State => (Answer::Facts { value: state::gather() }, Vec::new()),
         Request::Bench {
             suite,

@@ -11,6 +11,7 @@ pub mod console;
 pub mod devices;
 pub mod engine;
 mod error;
+pub mod fixup;
 mod inventory;
 pub mod kvm;
 pub mod probe;

@@ -274,12 +274,7 @@ fn chain(
         step.seconds = (step.seconds - seconds).max(0.0);
     }
     match measured {
-        Some((seconds, Ok(words))) => run.note(
-            "bench-guest",
-            StepStatus::Good,
-            seconds,
-            words,
-        )?,
+        Some((seconds, Ok(words))) => run.note("bench-guest", StepStatus::Good, seconds, words)?,
         Some((seconds, Err(why))) => run.note("bench-guest", StepStatus::Bad, seconds, why)?,
         None if wish.bench && run.folder.has("bench/guest.json") => {
             run.note(

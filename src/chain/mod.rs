@@ -3,6 +3,7 @@
 //! It lives in the root package because only this package may depend on all the others.
 
 pub(crate) mod copy;
+pub(crate) mod fixup;
 mod folder;
 pub(crate) mod gather;
 pub(crate) mod measure;

@@ -8,6 +8,7 @@ mod bench;
 mod compare;
 mod convert;
 mod doctor;
+mod fixup;
 mod inspect;
 mod limits;
 mod migrate;
@@ -68,6 +69,7 @@ enum Command {
     Assess(assess::Args),
     Convert(convert::Args),
     Verify(verify::Args),
+    Fixup(fixup::Args),
     Prove(prove::Args),
     Run(run::Args),
     Bench(bench::Args),
@@ -149,6 +151,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::Assess(args) => assess::run(&context, &args),
         Command::Convert(args) => convert::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
+        Command::Fixup(args) => fixup::run(&context, &args),
         Command::Prove(args) => prove::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Bench(args) => bench::run(&context, &args),

@@ -25,5 +25,5 @@ mod zero;
 pub use disk::{DiskJob, convert_disk, convert_disks, discard_journal};
 pub use error::ConvertError;
 pub use options::{Compress, CopyOptions, Preallocation, Reflink, TargetFormat};
-pub use verify::{VerifyOptions, VerifyOutcome, hash_source, verify};
+pub use verify::{VerifyOptions, VerifyOutcome, hash_source, hash_target, verify};
 pub use zero::is_zero;

@@ -239,6 +239,33 @@ pub fn hash_source(
     Ok(hash::tree(total, leaf_bytes, &found.leaves))
 }
 
+/// The content hash of a converted disk as it is now: after something has changed it on purpose.
+///
+/// # Errors
+/// The target cannot be opened or read, cancellation.
+pub fn hash_target(
+    target: &Path,
+    manifest: &DiskManifest,
+    options: VerifyOptions,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<HashTree, ConvertError> {
+    let reader = Reader::open(target, manifest)?;
+    let total = reader.bytes(None);
+    let leaf_bytes = hash::leaf_bytes(total);
+    let found = walk(
+        &reader,
+        None,
+        total,
+        leaf_bytes,
+        options,
+        &manifest.name,
+        progress,
+        cancel,
+    )?;
+    Ok(hash::tree(total, leaf_bytes, &found.leaves))
+}
+
 fn check_tree(tree: &HashTree, total: u64) -> Result<u64, ConvertError> {
     if tree.algorithm != "blake3" {
         return Err(ConvertError::Options(format!(

@@ -8,7 +8,7 @@ pub use image::{agent_binary, appliance_kernel, cache_dir, kernel};
 use crate::agent_client::{AgentClient, Listener};
 use crate::engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine, FirmwareSpec, MachineModel, Vm, VmSpec};
 use crate::{Result, RunnerError};
-use agent::protocol::{Request, Role};
+use agent::protocol::{NicName, Request, Role};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -128,6 +128,15 @@ impl Appliance {
     /// No Linux root was found, its init system is unknown, and as [`AgentClient::ask`].
     pub fn inject(&mut self, cancel: &AtomicBool) -> Result<serde_json::Value> {
         self.agent.facts(Request::Inject, Duration::from_secs(120), cancel)
+    }
+
+    /// Makes the guest root ready for KVM. The answer lists each change with before and after.
+    ///
+    /// # Errors
+    /// No Linux root was found, a file could not be written, and as [`AgentClient::ask`].
+    pub fn fixup(&mut self, nics: Vec<NicName>, dry_run: bool, cancel: &AtomicBool) -> Result<serde_json::Value> {
+        self.agent
+            .facts(Request::Fixup { nics, dry_run }, Duration::from_secs(120), cancel)
     }
 
     /// The line to its agent, for other requests.

@@ -183,4 +183,3 @@ fn kept_slot(spec: &VmSpec, index: usize) -> Option<u32> {
     let alone = spec.nics.iter().filter(|nic| nic.slot == Some(slot)).count() == 1;
     alone.then_some(slot)
 }
-
