@@ -6,7 +6,8 @@ usage: bench-convert.py [--gib N] [--rounds N] [--only PATTERN] [--folder DIR] [
 Each row alternates the rival and esxodus on the same source; the ratio is the median of the rounds' ratios (rival's
 wall time : ours). Content is compared with `qemu-img compare` once a row. Files lie on tmpfs where it is large enough, so
 that the disk of a shared machine does not decide; the reflink row needs root for a loop-mounted XFS. Hashing for the
-manifest is included in our times unless the row says otherwise.
+manifest is included in our times unless the row says otherwise. qemu-img's target cache is "unsafe" by default, so ours
+is told --no-sync.
 """
 import argparse, json, os, re, resource, shutil, signal, statistics, subprocess, sys, tempfile, time
 
@@ -42,6 +43,8 @@ class Bench:
 
     def make(self):
         """A disk of operating-system files: what this machine has under /usr, as a tar stream, with holes between."""
+        if all(os.path.exists(self.path(n)) for n in ("streamOptimized.vmdk", "monolithicSparse.vmdk", "monolithicFlat.vmdk", "delta2.vmdk")):
+            return  # kept by an earlier run
         raw = self.path("disk.raw")
         size = self.gib << 30
         with open(raw, "wb") as out:
@@ -75,7 +78,7 @@ class Bench:
         remove(raw)
 
     def ours(self, source, *options):
-        return [ESXODUS, "convert", source, "-o", self.path("ours"), "--target", "none", "-q", *options]
+        return [ESXODUS, "convert", source, "-o", self.path("ours"), "--target", "none", "-q", "--no-sync", *options]
 
     def row(self, name, goal, rivals, ours, result, compare=True, clean=()):
         """rivals: label -> argv. The best rival of each round counts."""
@@ -146,8 +149,10 @@ class Bench:
         sh("mount", "-o", "loop", image, mount)
         inner = Bench(mount, self.gib, self.rounds, None)
         try:
+            print(f"{name:<44} (image on {self.folder}, loop-mounted)", flush=True)
             shutil.copy(self.path("monolithicSparse.vmdk"), mount)
-            rival = {"qemu-img": ["qemu-img", "convert", "-O", "qcow2", os.path.join(mount, "monolithicSparse.vmdk"), inner.path("rival")]}
+            convert = ["qemu-img", "convert", "-O", "qcow2", inner.path("monolithicSparse.vmdk"), inner.path("rival")]
+            rival = {"qemu-img": convert, "qemu-img -W -m16": convert[:2] + ["-W", "-m", "16"] + convert[2:]}
             for label, goal, options in ((name, 15.0, ["--reflink", "always", "--no-hash"]), (name + ", hashed", 15.0, ["--reflink", "always"])):
                 inner.row(label, goal, rival, inner.ours(inner.path("monolithicSparse.vmdk"), *options), "disks/monolithicSparse.qcow2")
             self.rows += inner.rows
@@ -196,6 +201,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds a row (default 3)")
     parser.add_argument("--only", help="only rows whose name matches")
     parser.add_argument("--folder", help="where the files go (default: tmpfs, else the temporary folder)")
+    parser.add_argument("--keep", metavar="DIR", help="keep the source files in DIR and use those that are there")
     parser.add_argument("--json", help="also write the rows there")
     options = parser.parse_args()
     if not os.access(ESXODUS, os.X_OK):
@@ -204,10 +210,11 @@ def main():
     if base is None:
         free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
         base = "/dev/shm" if free > (options.gib * 7 << 30) // 2 else tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="esxodus-bench-", dir=base)
+    folder = tempfile.mkdtemp(prefix="esxodus-bench-", dir=base) if options.keep is None else os.path.abspath(options.keep)
+    os.makedirs(folder, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        print(f"load {os.getloadavg()[0]:.2f}, {os.cpu_count()} CPUs, files on {base}, {options.rounds} rounds", flush=True)
+        print(f"load {os.getloadavg()[0]:.2f}, {os.cpu_count()} CPUs, files on {folder if options.keep else base}, {options.rounds} rounds", flush=True)
         bench = Bench(folder, options.gib, options.rounds, options.only)
         bench.make()
         bench.all()
@@ -217,7 +224,8 @@ def main():
                 json.dump(bench.rows, out, indent=1)
     finally:
         subprocess.run(["umount", "-q", os.path.join(folder, "xfs")], stderr=subprocess.DEVNULL)
-        shutil.rmtree(folder, ignore_errors=True)
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 if __name__ == "__main__":
     main()

@@ -60,6 +60,7 @@ pub(crate) fn options(args: &CopyArgs, resume: bool) -> anyhow::Result<CopyOptio
         jobs: args.jobs,
         bwlimit: args.bwlimit,
         hash: !args.no_hash,
+        sync: !args.no_sync,
         resume,
         reflink: match args.reflink {
             ReflinkWish::Auto => Reflink::Auto,

@@ -120,6 +120,9 @@ pub(crate) struct CopyArgs {
     /// No content hash; only for measuring what it costs.
     #[arg(long, hide = true)]
     pub(crate) no_hash: bool,
+    /// Don't bring data to the disk before saying that it is there; only for measuring beside tools that don't either.
+    #[arg(long, hide = true)]
+    pub(crate) no_sync: bool,
 }
 
 /// Sizes such as `64K`, `2M`, `1G`; plain bytes without a letter.

@@ -65,9 +65,14 @@ impl Sharing {
         })
     }
 
+    /// Whether anything is shared.
+    pub(super) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
     /// Shares what can be shared of `unit`: one flag a cluster, empty where nothing is tried.
     pub(super) fn share(&self, context: &Context<'_>, unit: &Unit) -> Result<Vec<bool>, ConvertError> {
-        if !self.active.load(Ordering::Relaxed) {
+        if !self.is_active() {
             return Ok(Vec::new());
         }
         let size = u64::try_from(context.cluster_bytes).expect("a cluster fits");

@@ -1,0 +1,92 @@
+//! What has become of the guest's clusters, in guest order.
+
+use super::error::ConvertError;
+use super::hash::Leaf;
+use super::journal::{ABSENT, Outcome, STORED};
+use super::worker::{Context, Done, Mode};
+use crate::image::qcow2::Qcow2Writer;
+use std::ops::Range;
+
+/// Applies outcomes in guest order: tables, leaves, sums.
+pub(super) struct Ledger<'f> {
+    pub(super) writer: Option<Qcow2Writer<'f>>,
+    pub(super) mode: Mode,
+    pub(super) everything: bool,
+    pub(super) cluster_bytes: u64,
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) data_bytes: u64,
+    /// Guest offset up to which everything is done.
+    pub(super) done: u64,
+}
+
+impl Ledger<'_> {
+    /// Brings tables up to date; `write` gets the offset of each cluster that the ledger has to write itself.
+    pub(super) fn apply(
+        &mut self,
+        outcome: Outcome,
+        mut write: impl FnMut(usize, u64) -> Result<(), ConvertError>,
+        failed: impl Fn(std::io::Error) -> ConvertError,
+    ) -> Result<(), ConvertError> {
+        if let Some(writer) = &mut self.writer {
+            let first = outcome.offset / self.cluster_bytes;
+            for (slot, (guest, &code)) in (first..).zip(&outcome.codes).enumerate() {
+                match (self.mode, code) {
+                    (_, ABSENT) => {}
+                    (Mode::Planned, code) => {
+                        writer
+                            .stored(guest, code == STORED || self.everything)
+                            .map_err(&failed)?;
+                    }
+                    (_, STORED) => write(slot, writer.stored(guest, true).map_err(&failed)?)?,
+                    (_, length) => write(slot, writer.compressed(guest, length.into()).map_err(&failed)?)?,
+                }
+            }
+        }
+        self.leaves.extend(outcome.leaves);
+        self.data_bytes += outcome.data_bytes;
+        self.done = outcome.offset + outcome.length;
+        Ok(())
+    }
+}
+
+/// Applies a unit and writes the clusters whose places were found only now, joining neighbours.
+pub(super) fn settle_unit(
+    context: &Context<'_>,
+    ledger: &mut Ledger<'_>,
+    done: Done,
+    records: &mut Vec<u8>,
+) -> Result<(), ConvertError> {
+    let Done {
+        outcome,
+        permit,
+        ranges,
+        ..
+    } = &done;
+    let mut pending: Option<(u64, Range<usize>)> = None;
+    ledger.apply(
+        outcome.clone(),
+        |slot, place| {
+            let range = ranges[slot].clone();
+            match &mut pending {
+                Some((at, joined))
+                    if joined.end == range.start
+                        && *at + u64::try_from(joined.len()).expect("a unit fits into memory") == place =>
+                {
+                    joined.end = range.end;
+                    Ok(())
+                }
+                _ => match pending.replace((place, range)) {
+                    Some((at, joined)) => context.target.write(permit.outbox.at(joined), at),
+                    None => Ok(()),
+                },
+            }
+        },
+        |error| context.target.failed("writing tables", 0, error),
+    )?;
+    if let Some((at, joined)) = pending {
+        context.target.write(permit.outbox.at(joined), at)?;
+    }
+    // Only now: the journal vouches for nothing that failed to be written.
+    outcome.encode(records);
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What the manifest tells of a disk.
+
+use super::options::{Compress, CopyOptions};
+use crate::image::map::DiskSource;
+use reports::schema::{DiskManifest, SourceFile};
+use std::path::Path;
+use std::time::Instant;
+
+#[expect(clippy::too_many_arguments, reason = "everything that a manifest tells")]
+pub(super) fn manifest(
+    source: &dyn DiskSource,
+    path: &Path,
+    name: &str,
+    options: &CopyOptions,
+    content: Option<reports::schema::HashTree>,
+    data_bytes: u64,
+    file_bytes: u64,
+    shared: u64,
+    started: Instant,
+) -> DiskManifest {
+    let mut notes = source.notes();
+    let mode = match options.compress {
+        _ if options.data_file => "data-file",
+        Compress::None if shared > 0 => {
+            notes.push(format!(
+                "{shared} bytes share their place on the disk with the source until either is written to"
+            ));
+            "reflink"
+        }
+        Compress::None => "copy",
+        Compress::Zlib => "zlib",
+        Compress::Zstd { .. } => "zstd",
+        Compress::Keep { trust } => {
+            if trust {
+                notes.push(
+                    "compressed grains were moved unchecked: neither their checksums nor a content hash were taken"
+                        .into(),
+                );
+            }
+            "passthrough"
+        }
+    };
+    DiskManifest {
+        name: name.to_owned(),
+        file: path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned(),
+        format: options.format.name().to_owned(),
+        virtual_bytes: source.virtual_bytes(),
+        data_bytes,
+        file_bytes,
+        content,
+        sources: source
+            .files()
+            .iter()
+            .map(|handle| SourceFile {
+                path: handle.path.display().to_string(),
+                bytes: handle.bytes,
+                mtime_ns: handle.mtime_ns,
+            })
+            .collect(),
+        mode: mode.to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+        notes,
+    }
+}
