@@ -9,6 +9,7 @@ mod convert;
 mod doctor;
 mod inspect;
 mod limits;
+mod limits_probe;
 mod migrate;
 pub(crate) mod options;
 mod prove;
