@@ -14,4 +14,6 @@ mod house;
 #[cfg(test)]
 mod interrupt;
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod util;

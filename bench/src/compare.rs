@@ -104,7 +104,11 @@ pub fn compare(
     let metrics = pairs
         .iter()
         .zip(stats::holm(&raw))
-        .map(|((base, candidate), p)| judge(base, candidate, p, options))
+        .map(|((base, candidate), p)| {
+            let ratio = stats::median(&candidate.samples) / stats::median(&base.samples);
+            let interval = stats::ratio_interval(&base.samples, &candidate.samples);
+            judge(base, candidate, (ratio, interval), p, options)
+        })
         .collect();
     Ok(Comparison {
         stamp: Stamp::now(concat!("esxodus-bench ", env!("CARGO_PKG_VERSION"))),
@@ -115,6 +119,93 @@ pub fn compare(
         left_out,
     })
 }
+
+/// Sets two things beside each other that were measured in turn: `base[i]` beside `candidate[i]`, as
+/// [`take_turns`](crate::harness::take_turns) leaves them. The value of a metric in a round is its median there; ratio and
+/// interval are of the paired ratios, p is Wilcoxon's signed-rank test. Metrics that are unfit or missing in a round are
+/// left out of that round on both sides.
+///
+/// # Errors
+/// [`NotComparable`] unless forced; without rounds.
+pub fn compare_paired(
+    base: &[BenchRecord],
+    candidate: &[BenchRecord],
+    options: &CompareOptions,
+) -> Result<Comparison, NotComparable> {
+    let (Some(base_last), Some(candidate_last)) = (base.last(), candidate.last()) else {
+        return Err(NotComparable {
+            reasons: vec!["there is no pair of rounds".to_owned()],
+        });
+    };
+    // Facts do not change between rounds; the plain comparison judges them and says what is missing altogether.
+    let mut comparison = compare(
+        base_last,
+        candidate_last,
+        &CompareOptions {
+            force: true,
+            ..*options
+        },
+    )?;
+    let reasons = obstacles(base_last, candidate_last);
+    if !reasons.is_empty() && !options.force {
+        return Err(NotComparable { reasons });
+    }
+    let mut paired: Vec<(Metric, Metric)> = Vec::new();
+    for metric in &base_last.metrics {
+        let mut sides = (merged(metric), merged(metric));
+        for (base, candidate) in base.iter().zip(candidate) {
+            let of = |record: &BenchRecord| record.metrics.iter().find(|other| other.id == metric.id).cloned();
+            if let (Some(b), Some(c)) = (of(base), of(candidate))
+                && unusable(&b, &c, options.force).is_none()
+            {
+                sides.0.samples.push(stats::median(&b.samples));
+                sides.1.samples.push(stats::median(&c.samples));
+            }
+        }
+        let rounds = sides.0.samples.len();
+        if rounds >= LEAST_SAMPLES {
+            sides.0.summary = stats::summarise(&sides.0.samples);
+            sides.1.summary = stats::summarise(&sides.1.samples);
+            paired.push(sides);
+        } else if comparison.left_out.iter().all(|(id, _)| *id != metric.id) {
+            let of = base.len().min(candidate.len());
+            let reason = format!("only {rounds} of {of} rounds were fit on both sides, {LEAST_SAMPLES} are needed");
+            comparison.left_out.push((metric.id.clone(), reason));
+        }
+    }
+    let raw: Vec<f64> = paired
+        .iter()
+        .map(|(b, c)| stats::wilcoxon_signed_rank(&b.samples, &c.samples).1)
+        .collect();
+    comparison.metrics = paired
+        .iter()
+        .zip(stats::holm(&raw))
+        .map(|((base, candidate), p)| {
+            let ratios: Vec<f64> = base
+                .samples
+                .iter()
+                .zip(&candidate.samples)
+                .map(|(b, c)| c / b)
+                .collect();
+            let interval = stats::ratio_interval_paired(&base.samples, &candidate.samples);
+            judge(base, candidate, (stats::median(&ratios), interval), p, options)
+        })
+        .collect();
+    Ok(comparison)
+}
+
+/// The metric without what belongs to one round.
+fn merged(metric: &Metric) -> Metric {
+    Metric {
+        samples: Vec::new(),
+        percentiles: Vec::new(),
+        unfit: None,
+        ..metric.clone()
+    }
+}
+
+/// Below so many samples a side nothing is decided, whatever the interval: it cannot be known from them.
+const LEAST_SAMPLES: usize = 5;
 
 fn reference(record: &BenchRecord) -> RecordRef {
     RecordRef {
@@ -277,13 +368,22 @@ fn unusable(base: &Metric, candidate: &Metric, force: bool) -> Option<String> {
     unfit("base", base).or_else(|| unfit("candidate", candidate))
 }
 
-fn judge(base: &Metric, candidate: &Metric, p_adjusted: f64, options: &CompareOptions) -> ComparedMetric {
+type Ratio = (f64, (f64, f64));
+
+fn judge(
+    base: &Metric,
+    candidate: &Metric,
+    (ratio, ratio_ci): Ratio,
+    p_adjusted: f64,
+    options: &CompareOptions,
+) -> ComparedMetric {
     let (base_median, candidate_median) = (stats::median(&base.samples), stats::median(&candidate.samples));
-    let ratio = candidate_median / base_median;
-    let ratio_ci = stats::ratio_interval(&base.samples, &candidate.samples);
+    let samples = base.samples.len().min(candidate.samples.len());
     let margin = options.margins.of(&base.id);
     let outside = ratio_ci.0 > 1.0 || ratio_ci.1 < 1.0;
-    let verdict = if ratio_ci.0 >= 1.0 - margin && ratio_ci.1 <= 1.0 + margin {
+    let verdict = if samples < LEAST_SAMPLES {
+        ComparisonVerdict::CantTell
+    } else if ratio_ci.0 >= 1.0 - margin && ratio_ci.1 <= 1.0 + margin {
         ComparisonVerdict::Same
     } else if outside && p_adjusted < options.alpha {
         if (ratio > 1.0) == (base.better == Better::Higher) {
@@ -311,11 +411,7 @@ fn judge(base: &Metric, candidate: &Metric, p_adjusted: f64, options: &CompareOp
         verdict,
         words: String::new(),
     };
-    compared.words = in_words(
-        &compared,
-        base.samples.len().min(candidate.samples.len()),
-        options.alpha,
-    );
+    compared.words = in_words(&compared, samples, options.alpha);
     if let Some(why) = base.unfit.as_ref().or(candidate.unfit.as_ref()) {
         compared.words.push_str(&format!(" Unfit samples: {why}."));
     }
@@ -344,6 +440,12 @@ fn in_words(m: &ComparedMetric, samples: usize, alpha: f64) -> String {
         ComparisonVerdict::Same => format!("Same: {interval}, all of it within ±{margin:.0} %."),
         ComparisonVerdict::Better => format!("{}.", change("Better")),
         ComparisonVerdict::Worse => format!("{}.", change("Worse")),
+        ComparisonVerdict::CantTell if samples < LEAST_SAMPLES => {
+            let change = percent(m.ratio);
+            format!(
+                "Can't tell: {change:+.1} % from {samples} sample(s) a side; {LEAST_SAMPLES} are the least that decide."
+            )
+        }
         ComparisonVerdict::CantTell => {
             let reason = if m.p_adjusted >= alpha {
                 format!("p = {} is not below {alpha}", PValue(m.p_adjusted))

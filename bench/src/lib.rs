@@ -6,10 +6,14 @@
 mod compare;
 pub mod harness;
 pub mod host;
+mod import;
 pub mod stats;
 mod suite;
 mod sys;
 pub mod workloads;
 
-pub use compare::{CompareOptions, Margins, NotComparable, Regression, Trend, TrendPoint, compare, regressions, trend};
+pub use compare::{
+    CompareOptions, Margins, NotComparable, Regression, Trend, TrendPoint, compare, compare_paired, regressions, trend,
+};
+pub use import::{ImportError, contradictions, import};
 pub use suite::{BenchError, SuiteOptions, list, run_suite};

@@ -1,7 +1,7 @@
 //! Verdicts on simulated records: what is planted is found, what is not there is not.
 
 use esxodus_bench::stats::{Prng, summarise};
-use esxodus_bench::{CompareOptions, compare, regressions, trend};
+use esxodus_bench::{CompareOptions, compare, compare_paired, regressions, trend};
 use reports::schema::{
     AcceleratorClass, BenchRecord, Better, Comparability, ComparisonVerdict, HostFacts, Metric, Noise, Place, Stamp,
     Suite,
@@ -210,5 +210,81 @@ fn a_comparison_survives_json() {
     assert_eq!(
         serde_json::from_str::<reports::schema::Comparison>(&text).expect("readable"),
         found
+    );
+}
+
+/// Rounds in turn on a host whose speed wanders by a factor of two, which hits both sides of a pair alike.
+fn rounds(prng: &mut Prng, pairs: usize, slowdown: f64) -> (Vec<BenchRecord>, Vec<BenchRecord>) {
+    let mut sides = (Vec::new(), Vec::new());
+    for round in 0..pairs {
+        let drift = 1.0 + (round % 4) as f64 / 3.0;
+        let mut pair = (record(prng, 0.0), record(prng, slowdown));
+        for metric in pair.0.metrics.iter_mut().chain(&mut pair.1.metrics) {
+            metric.samples.iter_mut().for_each(|value| *value *= drift);
+        }
+        sides.0.push(pair.0);
+        sides.1.push(pair.1);
+    }
+    sides
+}
+
+#[test]
+fn pairs_taken_in_turn_find_ten_percent_under_a_drift_that_blinds_the_plain_comparison() {
+    let mut prng = Prng::new(11);
+    let (base, candidate) = rounds(&mut prng, 14, 0.10);
+    let found = compare_paired(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    assert_eq!(found.metrics.len(), METRICS);
+    assert_eq!(
+        found.metrics[0].verdict,
+        ComparisonVerdict::Worse,
+        "{}",
+        found.metrics[0].words
+    );
+    assert!((found.metrics[0].ratio - 0.9).abs() < 0.02);
+    assert!(
+        found.metrics[1..]
+            .iter()
+            .all(|metric| metric.verdict == ComparisonVerdict::Same)
+    );
+    let pooled = |records: &[BenchRecord]| {
+        let samples: Vec<f64> = records
+            .iter()
+            .flat_map(|record| record.metrics[0].samples.clone())
+            .collect();
+        let mut one = records[0].clone();
+        one.metrics = vec![metric("cpu.m0".to_owned(), samples)];
+        one
+    };
+    let plain = compare(&pooled(&base), &pooled(&candidate), &CompareOptions::default()).expect("comparable");
+    assert_ne!(plain.metrics[0].verdict, ComparisonVerdict::Same);
+    assert!(plain.metrics[0].ratio_ci.1 - plain.metrics[0].ratio_ci.0 > 0.05);
+}
+
+#[test]
+fn rounds_that_are_unfit_on_one_side_count_on_neither_and_too_few_are_said() {
+    let mut prng = Prng::new(12);
+    let (mut base, candidate) = rounds(&mut prng, 7, 0.0);
+    for record in &mut base[..3] {
+        record.metrics[0].unfit = Some("other processes".to_owned());
+    }
+    let found = compare_paired(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    assert!(found.metrics.iter().all(|metric| metric.id != "cpu.m0"));
+    let words = &found.left_out.iter().find(|(id, _)| id == "cpu.m0").expect("named").1;
+    assert!(words.contains("only 4 of 7 rounds"), "{words}");
+    assert!(compare_paired(&[], &[], &CompareOptions::default()).is_err());
+}
+
+#[test]
+fn a_single_sample_decides_nothing_however_equal() {
+    let mut prng = Prng::new(13);
+    let (mut base, mut candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.0));
+    base.metrics = vec![metric("boot.kernel".to_owned(), vec![900.0])];
+    candidate.metrics = vec![metric("boot.kernel".to_owned(), vec![900.0])];
+    let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    assert_eq!(found.metrics[0].verdict, ComparisonVerdict::CantTell);
+    assert!(
+        found.metrics[0].words.contains("1 sample(s)"),
+        "{}",
+        found.metrics[0].words
     );
 }

@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod comparing;
 #[cfg(test)]
+mod documentation;
+#[cfg(test)]
 mod measuring;

@@ -13,7 +13,7 @@ pub(crate) mod source;
 
 pub(crate) use folder::RunFolder;
 pub(crate) use gather::write_record;
-pub(crate) use measure::{bench_guest, bench_host, bench_lxc};
+pub(crate) use measure::{bench_guest, bench_host, bench_in_turn, bench_lxc};
 
 use reports::schema::AcceleratorClass;
 

@@ -1,6 +1,7 @@
 //! `esxodus bench`: measures CPU, memory and disk.
 
 use super::{Context, Outcome};
+use crate::chain::measure::AgentWish;
 use anyhow::{Context as _, bail};
 use bench::SuiteOptions;
 use reports::schema::{BenchRecord, Place, Suite};
@@ -12,6 +13,9 @@ use std::path::PathBuf;
   esxodus bench -o before.json                       this host, about a minute
   esxodus bench --suite full -o host.json            about a quarter of an hour
   esxodus bench --in guest:out/web01 -o after.json   inside the converted guest, on a throw-away overlay
+  esxodus bench --in lxc:web -o container.json       inside a running LXC container
+  esxodus bench --in lxc:web --against-host -o both.json
+                                                     host and container in turn, compared pair by pair
   esxodus bench --import esxi.json -o before.json    a record that esxodus-agent wrote on another machine
 
 On an ESXi guest: copy the static esxodus-agent into it, run 'esxodus-agent bench --json > esxi.json', bring the file back.")]
@@ -31,8 +35,17 @@ pub(crate) struct Args {
     /// Only metrics whose id contains this. May be repeated.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
+    /// Measure this host and the container in turn (A B, B A, ...) and compare pair by pair: drift hits both alike.
+    #[arg(long)]
+    against_host: bool,
+    /// Pairs of rounds for --against-host; the budget is shared by all rounds.
+    #[arg(long, value_name = "N", default_value = "12", requires = "against_host", value_parser = clap::value_parser!(u16).range(5..=200))]
+    rounds: u16,
+    /// Folder of LXC's containers where it is not LXC's own (lxc-attach -P).
+    #[arg(long, value_name = "DIR")]
+    lxc_path: Option<PathBuf>,
     /// Take a record that the agent wrote elsewhere instead of measuring.
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["place", "suite", "folder", "only"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["place", "suite", "folder", "only", "against_host"])]
     import: Option<PathBuf>,
     /// Write the record there (otherwise --json prints it).
     #[arg(short, long, value_name = "FILE.json")]
@@ -47,12 +60,30 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     } else {
         Suite::Quick
     };
+    if args.against_host && !args.place.starts_with("lxc:") {
+        bail!("--against-host sets an LXC container beside this host: add --in lxc:CONTAINER");
+    }
     let record = if let Some(file) = &args.import {
         import(file)?
     } else if let Some(out) = args.place.strip_prefix("guest:") {
         crate::chain::bench_guest(context, out.as_ref(), suite, args.budget, &args.engine)?
     } else if let Some(container) = args.place.strip_prefix("lxc:") {
-        crate::chain::bench_lxc(context, container, suite, args.budget)?
+        let wish = AgentWish {
+            suite,
+            budget: args.budget,
+            only: &args.only,
+            lxc_path: args.lxc_path.as_deref(),
+        };
+        if args.against_host {
+            let comparison = crate::chain::bench_in_turn(context, container, &wish, usize::from(args.rounds))?;
+            if let Some(output) = &args.output {
+                crate::chain::write_record(output, &comparison)?;
+                context.say(&format!("written to {}", output.display()));
+            }
+            context.print(&comparison, || super::compare::text(&comparison))?;
+            return Ok(Outcome::Good);
+        }
+        crate::chain::bench_lxc(context, container, &wish)?
     } else if args.place == "host" {
         let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);
         let mut options = SuiteOptions::new(suite, folder);
@@ -71,11 +102,15 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
 }
 
 fn import(file: &std::path::Path) -> anyhow::Result<BenchRecord> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut record: BenchRecord = serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is no record of 'esxodus-agent bench --json'", file.display()))?;
+    let mut record = read(file)?;
     record.place = Place::Imported;
     Ok(record)
+}
+
+/// Reads a record and refuses what is none, is newer, or contradicts itself.
+pub(crate) fn read(file: &std::path::Path) -> anyhow::Result<BenchRecord> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    bench::import(&bytes).with_context(|| format!("{} is not taken", file.display()))
 }
 
 pub(crate) fn text(record: &BenchRecord) -> String {

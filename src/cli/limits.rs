@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 #[command(after_help = "Examples:
   esxodus limits
   esxodus limits --product proxmox --scope VM
+  esxodus limits --probe                           what KVM on this host really takes, and what it costs
   esxodus limits --json | jq '.limits[] | select(.key == \"vcpus\")'
 
 Confidence: A read in a primary source or measured, B a secondary source, U stated by the user of this project and kept as given.")]
@@ -19,9 +20,18 @@ pub(crate) struct Args {
     /// Only this scope: VM, host, cluster, device, tool.
     #[arg(long, value_name = "SCOPE")]
     scope: Option<String>,
+    /// Measure instead: create VMs that never run, with growing vCPUs, memory slots, memory and queues, until KVM says no.
+    #[arg(long, conflicts_with_all = ["product", "scope"])]
+    probe: bool,
+    /// Time for --probe.
+    #[arg(long, value_name = "SECONDS", default_value = "30", requires = "probe", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    probe_seconds: u64,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
+    if args.probe {
+        return super::limits_probe::run(context, args.probe_seconds);
+    }
     let product = args.product.as_deref().unwrap_or_default().to_lowercase();
     let chosen: Vec<&limits::Limit> = limits::all()
         .iter()

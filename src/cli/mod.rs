@@ -11,6 +11,7 @@ mod doctor;
 mod fixup;
 mod inspect;
 mod limits;
+mod limits_probe;
 mod migrate;
 pub(crate) mod options;
 mod prove;

@@ -47,23 +47,34 @@ pub fn interleave(
 ) -> Result<Interleaved, Halt> {
     a()?;
     b()?;
-    let mut result = Interleaved {
-        a: Vec::new(),
-        b: Vec::new(),
-    };
+    let (a, b) = take_turns(pairs, a, b, cancel)?;
+    Ok(Interleaved { a, b })
+}
+
+/// Runs `pairs` pairs of anything, A B, B A, A B ...: `a[i]` beside `b[i]`. No warm-up: each turn has its own.
+///
+/// # Errors
+/// What a side says, or [`Halt::Cancelled`] in the caller's terms.
+pub fn take_turns<T, E: From<Halt>>(
+    pairs: usize,
+    a: &mut dyn FnMut() -> Result<T, E>,
+    b: &mut dyn FnMut() -> Result<T, E>,
+    cancel: &AtomicBool,
+) -> Result<(Vec<T>, Vec<T>), E> {
+    let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
     for pair in 0..pairs {
         if cancel.load(Ordering::Relaxed) {
-            return Err(Halt::Cancelled);
+            return Err(Halt::Cancelled.into());
         }
         if pair % 2 == 0 {
-            result.a.push(a()?);
-            result.b.push(b()?);
+            of_a.push(a()?);
+            of_b.push(b()?);
         } else {
-            result.b.push(b()?);
-            result.a.push(a()?);
+            of_b.push(b()?);
+            of_a.push(a()?);
         }
     }
-    Ok(result)
+    Ok((of_a, of_b))
 }
 
 /// A side that is a command: its value is the wall time in seconds. Output is discarded; a failure is a skip.

@@ -11,7 +11,7 @@ mod noise;
 mod repeat;
 
 pub use clock::Clock;
-pub use interleave::{Interleaved, command, interleave};
+pub use interleave::{Interleaved, command, interleave, take_turns};
 pub use kernel::{Kernel, Recorder, Scale};
 pub use noise::{NoiseBar, NoiseMeter, NoiseReading, SpinReference, Work};
 pub use repeat::{Plan, Repeated, Stopped, repeat};
