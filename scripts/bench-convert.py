@@ -110,8 +110,9 @@ class Bench:
                "our_peak_mib": round(max(rss), 1), "rival_bytes": rival_size, "our_bytes": size}
         self.rows.append(row)
         remove(self.path("ours")); remove(self.path("rival"))
-        print(f"{name:<44} {ratio:6.2f}x  goal {goal:>6}  ours {statistics.median(t[0] for t in mine):7.2f} s  {best_label} "
-              f"{statistics.median(t[0] for t in theirs):7.2f} s  peak {max(rss):5.0f} MiB  size {size / max(rival_size, 1):.3f}", flush=True)
+        median = lambda timings, which: statistics.median(t[which] for t in timings)
+        print(f"{name:<44} {ratio:6.2f}x  goal {goal:>6}  ours {median(mine, 0):7.2f} s ({median(mine, 1):.2f} CPU)  {best_label} "
+              f"{median(theirs, 0):7.2f} s ({median(theirs, 1):.2f} CPU)  peak {max(rss):5.0f} MiB  size {size / max(rival_size, 1):.3f}", flush=True)
 
     def all(self):
         rival = self.path("rival")

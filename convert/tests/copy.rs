@@ -9,6 +9,16 @@ mod content;
 #[path = "copy/failures.rs"]
 mod failures;
 #[cfg(test)]
+#[expect(dead_code, reason = "shared with the tests of the readers, which use all of it")]
+#[path = "image/fixtures.rs"]
+mod fixtures;
+#[cfg(test)]
+#[path = "copy/joined.rs"]
+mod joined;
+#[cfg(test)]
+#[path = "copy/limits.rs"]
+mod limits;
+#[cfg(test)]
 #[path = "copy/resume.rs"]
 mod resume;
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(crate) fn options(args: &CopyArgs, resume: bool) -> anyhow::Result<CopyOptio
     let compress = match args.compress {
         CompressWish::None => Compress::None,
         CompressWish::Zstd => Compress::Zstd {
-            level: args.level.unwrap_or(1),
+            level: args.level.unwrap_or(3),
         },
         CompressWish::Zlib => Compress::Zlib,
         CompressWish::Keep => Compress::Keep { trust: args.trust },
@@ -135,10 +135,21 @@ pub(crate) fn copy(
             options,
         })
         .collect();
+    if options.resume
+        && let Some(manifest) = finished(folder, &sources, &targets)?
+    {
+        // Killed after the manifest was written: only the journals may be left.
+        for target in &targets {
+            convert::copy::discard_journal(target)?;
+        }
+        return Ok(manifest);
+    }
     let mut disks = convert::copy::convert_disks(&jobs, &context.bars, &context.cancel)?;
     for disk in &mut disks {
         disk.file = relative(folder, Path::new(&disk.file));
-        for source in &mut disk.sources {
+        // A data file is found again by its whole path only.
+        let kept_whole = disk.mode == "data-file";
+        for source in disk.sources.iter_mut().filter(|_| !kept_whole) {
             if let Ok(inside) = Path::new(&source.path).strip_prefix(&opened.imported.folder) {
                 source.path = inside.display().to_string();
             }
@@ -154,6 +165,32 @@ pub(crate) fn copy(
         convert::copy::discard_journal(target)?;
     }
     Ok(manifest)
+}
+
+/// The manifest of an earlier run over the same source whose disks all stand under their final names.
+fn finished(folder: &RunFolder, sources: &[&dyn DiskSource], targets: &[PathBuf]) -> anyhow::Result<Option<Manifest>> {
+    let Some(manifest) = folder.read::<Manifest>(RunFolder::MANIFEST)? else {
+        return Ok(None);
+    };
+    let same = manifest.disks.len() == targets.len()
+        && manifest
+            .disks
+            .iter()
+            .zip(sources)
+            .zip(targets)
+            .all(|((disk, source), target)| {
+                let files = source.files();
+                let unchanged = disk.sources.len() == files.len()
+                    && disk
+                        .sources
+                        .iter()
+                        .zip(files)
+                        .all(|(then, now)| (then.bytes, then.mtime_ns) == (now.bytes, now.mtime_ns));
+                unchanged
+                    && folder.path(&disk.file) == *target
+                    && target.metadata().is_ok_and(|facts| facts.len() == disk.file_bytes)
+            });
+    Ok(same.then_some(manifest))
 }
 
 /// The path of a target disk as the manifest names it: relative to the run folder.

@@ -92,14 +92,14 @@ pub(crate) struct CopyArgs {
     /// Compress qcow2 clusters.
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) compress: CompressWish,
-    /// Level for --compress zstd or zlib (default: zstd 1, zlib 6).
+    /// Level for --compress zstd, 1 to 19 (default 3, the size that qemu-img reaches; 1 is faster).
     #[arg(long, value_name = "N")]
     pub(crate) level: Option<i32>,
-    /// With --compress keep: don't inflate what is moved; checking is left to 'esxodus verify --against'.
+    /// With --compress keep: don't inflate what is moved: no checksum, no content hash. Checking is left to 'esxodus verify --against'.
     #[arg(long)]
     pub(crate) trust: bool,
-    /// Write only qcow2's tables; the guest's data stays in the existing flat file, which a running guest then changes: it is your only
-    /// copy. Flat sources only.
+    /// Write only qcow2's tables, in milliseconds; the guest's data stays in the existing flat file, which a running guest then changes: it
+    /// is your only copy. The image names that file by its whole path; keep both where they are. Flat sources of one extent only.
     #[arg(long)]
     pub(crate) data_file: bool,
     /// Cluster size of qcow2: 4K to 2M (default 64K, with --data-file 2M).
@@ -108,10 +108,10 @@ pub(crate) struct CopyArgs {
     /// qcow2 with extended L2 entries (32 subclusters a cluster; needs QEMU 5.2).
     #[arg(long)]
     pub(crate) extended_l2: bool,
-    /// Threads (default: as many as CPUs).
+    /// Threads for all disks together (default: as many as CPUs, at most 24).
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// Read at most this much a second, for example 50M.
+    /// Read at most this much a second, all disks together, for example 50M.
     #[arg(long, value_name = "RATE", value_parser = parse_size)]
     pub(crate) bwlimit: Option<u64>,
     /// Share blocks with the source where the file system can (XFS, btrfs).

@@ -13,6 +13,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// Guest bytes mapped at a time.
+const WINDOW_BYTES: u64 = 1 << 40;
+/// Bound on the holes that are remembered until it is known which file they are holes of.
+const MAX_HOLES: usize = 1 << 20;
+
 /// Writes tables over an existing flat file.
 pub(super) fn data_file_shell(
     source: &dyn DiskSource,
@@ -51,6 +56,10 @@ pub(super) fn data_file_shell(
         .map_err(|error| ConvertError::target(path, "looking at", error))?
         .len();
     let mut manifest = manifest(source, path, name, options, None, 0, length, 0, started);
+    // What the image names: verification opens this file and no other.
+    if let Some(first) = manifest.sources.first_mut() {
+        first.path = stored.display().to_string();
+    }
     manifest.notes.push(format!(
         "the guest's disk is {} itself: a running guest writes to it, and its content was not hashed",
         flat.display()
@@ -58,39 +67,54 @@ pub(super) fn data_file_shell(
     Ok(manifest)
 }
 
-/// The one file that already is the guest's disk, byte for byte.
+/// The one file that already is the guest's disk, byte for byte. A descriptor beside it holds none of the disk.
 fn flat_file(source: &dyn DiskSource) -> Result<PathBuf, ConvertError> {
     let refuse = |why: String| {
         ConvertError::Options(format!(
             "{why}: a data file needs a disk in one flat extent. Convert it without a data file"
         ))
     };
-    let [handle] = source.files() else {
-        return Err(refuse(format!("the disk consists of {} files", source.files().len())));
-    };
     let total = source.virtual_bytes();
-    if handle.bytes < total {
-        return Err(refuse(format!("the file has {} bytes, the disk {total}", handle.bytes)));
-    }
+    let mut found = None;
+    let mut holes = Vec::new();
     let mut at = 0;
     while at < total {
-        let length = (1 << 30).min(total - at);
+        let length = WINDOW_BYTES.min(total - at);
         for run in source.map(at, length)? {
-            let in_place = match run.source {
-                RunSource::Raw { offset, .. } => offset == run.offset,
-                RunSource::Hole | RunSource::Zero => is_hole(&handle.file, run.offset, run.length),
-                RunSource::Deflate { .. } => false,
-            };
-            if !in_place {
-                return Err(refuse(format!(
-                    "guest byte {} does not lie at the same byte of the file",
-                    run.offset
-                )));
+            match run.source {
+                RunSource::Raw { file, offset } if offset == run.offset && *found.get_or_insert(file) == file => {}
+                RunSource::Hole | RunSource::Zero if holes.len() < MAX_HOLES => match holes.last_mut() {
+                    Some((begin, bytes)) if *begin + *bytes == run.offset => *bytes += run.length,
+                    _ => holes.push((run.offset, run.length)),
+                },
+                _ => {
+                    return Err(refuse(format!(
+                        "guest byte {} does not lie at the same byte of one file",
+                        run.offset
+                    )));
+                }
             }
         }
         at += length;
     }
-    Ok(handle.path.clone())
+    let handle = match (found, source.files()) {
+        (Some(file), files) => &files[file],
+        // Nothing was ever written: the largest file is the extent, and has to hold nothing but holes.
+        (None, files) => files
+            .iter()
+            .max_by_key(|handle| handle.bytes)
+            .ok_or_else(|| refuse("the disk has no file".into()))?,
+    };
+    if handle.bytes < total {
+        return Err(refuse(format!("the file has {} bytes, the disk {total}", handle.bytes)));
+    }
+    match holes
+        .iter()
+        .find(|(offset, length)| !is_hole(&handle.file, *offset, *length))
+    {
+        Some((offset, _)) => Err(refuse(format!("guest byte {offset} is zero, the file's is not"))),
+        None => Ok(handle.path.clone()),
+    }
 }
 
 fn is_hole(file: &std::fs::File, offset: u64, length: u64) -> bool {

@@ -175,7 +175,7 @@ impl Context<'_> {
             let out = &mut slot.guest[from..from + grain];
             match slot.inflate.zlib_decompress(stream, out) {
                 Ok(found) if found == grain => return Ok(()),
-                Ok(found) => return self.short_grain(found, run, &mut out[found..]).map_err(damaged),
+                Ok(found) => return Err(damaged(short_grain(found, grain))),
                 Err(libdeflater::DecompressionError::InsufficientSpace) => {}
                 Err(error) => return Err(damaged(format!("the grain does not inflate: {error}"))),
             }
@@ -192,31 +192,18 @@ impl Context<'_> {
             .inflate
             .zlib_decompress(stream, &mut slot.scratch)
             .map_err(|error| damaged(format!("the grain does not inflate to at most {room} bytes: {error}")))?;
-        slot.scratch[found..].fill(0);
         if found < grain {
-            self.short_grain(found, run, &mut []).map_err(damaged)?;
+            return Err(damaged(short_grain(found, grain)));
         }
         let skip = index(run.offset - grain_start);
         slot.guest[from..from + visible].copy_from_slice(&slot.scratch[skip..skip + visible]);
         Ok(())
     }
+}
 
-    /// A grain that inflates short is legal at the end of the disk only.
-    fn short_grain(&self, found: usize, run: &Run, rest: &mut [u8]) -> Result<(), String> {
-        let RunSource::Deflate {
-            grain_start,
-            grain_bytes,
-            ..
-        } = run.source
-        else {
-            unreachable!("called for compressed runs only");
-        };
-        if grain_start + u64::from(grain_bytes) < self.source.virtual_bytes() {
-            return Err(format!("the grain inflates to {found} bytes instead of {grain_bytes}"));
-        }
-        rest.fill(0);
-        Ok(())
-    }
+/// The length is clipped to the disk's end already: nothing may be shorter, as in the source's own reader.
+fn short_grain(found: usize, wanted: usize) -> String {
+    format!("the grain inflates to {found} bytes instead of {wanted}")
 }
 
 /// Whether a zlib stream can be a qcow2 cluster once header and checksum are cut off.

@@ -6,6 +6,8 @@ extern crate esxodus_convert as convert;
 #[cfg(test)]
 mod chains;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod hostile;

@@ -2,6 +2,7 @@
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use libdeflater::Decompressor;
+use std::cell::RefCell;
 use std::io;
 
 /// How an image's compressed clusters are compressed. An image has one.
@@ -89,42 +90,55 @@ impl Encoder {
     }
 }
 
+thread_local! {
+    /// Making a decompressor costs as much as using it once.
+    static INFLATE: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+    static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Inflates one cluster. `input` may go on behind the stream's end, as it does in qcow2.
 ///
 /// # Errors
 /// In words what is wrong with the stream.
 pub(super) fn decode_cluster(format: CompressedFormat, input: &[u8], out: &mut [u8]) -> Result<(), String> {
     match format {
-        CompressedFormat::Deflate => match Decompressor::new().deflate_decompress(input, out) {
+        CompressedFormat::Deflate => INFLATE.with_borrow_mut(|inflate| match inflate.deflate_decompress(input, out) {
             Ok(found) if found == out.len() => Ok(()),
             Ok(found) => Err(format!(
                 "the cluster inflates to {found} bytes instead of {}",
                 out.len()
             )),
             Err(error) => Err(format!("the cluster does not inflate: {error}")),
-        },
-        CompressedFormat::Zstd => {
-            let mut context = zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?;
-            let (mut from, mut filled) = (0, 0);
-            while filled < out.len() {
-                let rest = &input[from..];
-                let frame = zstd::zstd_safe::find_frame_compressed_size(rest)
-                    .map_err(|code| format!("no zstd frame: {}", zstd::zstd_safe::get_error_name(code)))?;
-                let found = context
-                    .decompress_to_buffer(&rest[..frame], &mut out[filled..])
-                    .map_err(|error| format!("the cluster does not decompress: {error}"))?;
-                if frame == 0 || found == 0 {
-                    return Err(format!(
-                        "the cluster decompresses to {filled} bytes instead of {}",
-                        out.len()
-                    ));
-                }
-                from += frame;
-                filled += found;
-            }
-            Ok(())
-        }
+        }),
+        CompressedFormat::Zstd => ZSTD.with_borrow_mut(|kept| {
+            let context = match kept {
+                Some(context) => context,
+                None => kept.insert(zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?),
+            };
+            decode_zstd(context, input, out)
+        }),
     }
+}
+
+fn decode_zstd(context: &mut zstd::bulk::Decompressor<'static>, input: &[u8], out: &mut [u8]) -> Result<(), String> {
+    let (mut from, mut filled) = (0, 0);
+    while filled < out.len() {
+        let rest = &input[from..];
+        let frame = zstd::zstd_safe::find_frame_compressed_size(rest)
+            .map_err(|code| format!("no zstd frame: {}", zstd::zstd_safe::get_error_name(code)))?;
+        let found = context
+            .decompress_to_buffer(&rest[..frame], &mut out[filled..])
+            .map_err(|error| format!("the cluster does not decompress: {error}"))?;
+        if frame == 0 || found == 0 {
+            return Err(format!(
+                "the cluster decompresses to {filled} bytes instead of {}",
+                out.len()
+            ));
+        }
+        from += frame;
+        filled += found;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,5 @@
+#![no_main]
+//! An OVF document.
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = convert::ovf::parse(data);
+});
