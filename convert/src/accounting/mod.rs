@@ -131,6 +131,15 @@ fn target_value(key: &str, machine: &Machine, plan: &Plan) -> Option<String> {
             Libvirt => machine.os.osinfo_id.clone(),
             Qemu | Kubevirt => None,
         },
+        "sched.cpu.shares" => match plan.target {
+            Proxmox => crate::targets::plan::cpu_weight(machine).map(|weight| format!("cpuunits: {weight}")),
+            Libvirt => crate::targets::plan::cpu_weight(machine).map(|weight| format!("shares {weight}")),
+            Qemu | Kubevirt => None,
+        },
+        "disk.enableuuid" => {
+            let serials: Vec<&str> = machine.disks.iter().filter_map(|disk| disk.serial.as_deref()).collect();
+            (!serials.is_empty()).then(|| format!("serial, cut to 20 characters: {}", serials.join(", ")))
+        }
         "vcpu.hotadd" => on_off("no growth beyond the present size", machine.cpu.hot_add),
         "mem.hotadd" => on_off("no growth beyond the present size", machine.memory.hot_add),
         "vhv.enable" => on_off("host CPU model", machine.cpu.nested),

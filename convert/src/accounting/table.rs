@@ -101,8 +101,12 @@ const TABLE: &[Row] = &[
     ),
     ("sched.cpu.min", DroppedWarning, "a reservation has no equivalent"),
     ("sched.cpu.units", DroppedHarmless, "unit of the reservation"),
-    ("sched.cpu.max", Approximated, "limit in MHz, kept in the machine"),
-    ("sched.cpu.shares", Approximated, "weight, kept in the machine"),
+    (
+        "sched.cpu.max",
+        DroppedWarning,
+        "a limit in MHz; targets limit in CPUs of their own speed",
+    ),
+    ("sched.cpu.shares", Approximated, "a weight beside that of other guests"),
     ("sched.cpu.affinity", DroppedWarning, "no plan for pinning"),
     (
         "sched.cpu.latencysensitivity",
@@ -113,8 +117,12 @@ const TABLE: &[Row] = &[
     ("sched.mem.min", DroppedWarning, "a reservation has no equivalent"),
     ("sched.mem.minsize", DroppedWarning, "a reservation has no equivalent"),
     ("sched.mem.pin", DroppedWarning, "memory was locked"),
-    ("sched.mem.max", Approximated, "limit, kept in the machine"),
-    ("sched.mem.shares", Approximated, "weight, kept in the machine"),
+    (
+        "sched.mem.max",
+        DroppedWarning,
+        "a limit below the size; give the guest that size instead",
+    ),
+    ("sched.mem.shares", DroppedWarning, "targets have no weight for memory"),
     ("sched.mem.affinity", DroppedWarning, "no plan for pinning"),
     ("sched.mem.*", DroppedHarmless, HARMLESS),
     ("sched.swap.*", DroppedHarmless, "VMware's swap file"),
@@ -400,7 +408,7 @@ pub(crate) fn classify(lower: &str, value: &str, machine: &Machine) -> (KeyClass
     }
     // A warning about something that is switched off would be noise.
     if matches!(class, DroppedWarning)
-        && (off || matches!(value.as_str(), "normal" | "all" | "-1"))
+        && (off || matches!(value.as_str(), "normal" | "all" | "-1" | "unlimited"))
         && !key.starts_with("nvram")
     {
         return (DroppedHarmless, "switched off, or the default");
@@ -412,6 +420,16 @@ pub(crate) fn classify(lower: &str, value: &str, machine: &Machine) -> (KeyClass
             } else {
                 (Approximated, "not divisible; the topology is another")
             }
+        }
+        "sched.cpu.shares" if crate::targets::plan::cpu_weight(machine).is_none() => {
+            if value == "normal" {
+                (Mapped, "the default, as on the target")
+            } else {
+                (DroppedWarning, "not a weight, or the default's")
+            }
+        }
+        "sched.mem.max" if value.parse::<u64>().is_ok_and(|limit| limit >= machine.memory.mib) => {
+            (DroppedHarmless, "no limit below the size")
         }
         "vcpu.hotadd" | "mem.hotadd" | "vhv.enable" | "disk.enableuuid" if off => (Mapped, "off, as on the target"),
         "ethernet#.virtualdev" if matches!(value.as_str(), "e1000" | "e1000e") => (Mapped, why),

@@ -228,7 +228,7 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
             format!("VirtualSystemType {hardware_type}"),
         ));
     }
-    let storage = storage(envelope, system, &items, &mut notices)?;
+    let mut storage = storage(envelope, system, &items, &mut notices)?;
     let name = system.title();
     let name = if name.is_empty() {
         notices.push(Notice::new("vm.name-missing", "no Name and no id"));
@@ -250,6 +250,11 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
         .iter()
         .any(|item| first(&item.resource_sub_type).is_some_and(|kind| kind.to_ascii_lowercase().contains("vtpm")));
     let rtc_local = os.family == OsFamily::Windows;
+    if on("disk.EnableUUID") {
+        for disk in &mut storage.disks {
+            disk.serial = Some(format!("esx-{}", disk.name().replace(':', "-")));
+        }
+    }
     let machine = Machine {
         schema: MACHINE_SCHEMA,
         source_kind: choice.kind,
@@ -265,10 +270,20 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
         hw_version: hardware_type
             .strip_prefix("vmx-")
             .and_then(|version| version.parse().ok()),
-        identity: Identity::default(),
+        identity: {
+            let smbios_uuid = config("uuid.bios").and_then(super::identity::parse_uuid_bytes);
+            Identity {
+                smbios_uuid,
+                smbios_serial: smbios_uuid
+                    .and(config("uuid.bios"))
+                    .map(|text| format!("VMware-{text}")),
+                generation_id: None,
+            }
+        },
         firmware: Firmware {
             kind: firmware_kind,
-            secure_boot: firmware_kind == FirmwareKind::Uefi && on("bootOptions.efiSecureBootEnabled"),
+            secure_boot: firmware_kind == FirmwareKind::Uefi
+                && (on("bootOptions.efiSecureBootEnabled") || on("uefi.secureBoot.enabled")),
             tpm: if has_tpm { Tpm::V2 } else { Tpm::None },
             nvram: config("nvram").map(str::to_owned),
         },
@@ -277,12 +292,14 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
             sockets,
             cores_per_socket,
             threads: 1,
-            hot_add: on("cpuHotAddEnabled"),
-            nested: on("nestedHVEnabled"),
+            hot_add: on("cpuHotAddEnabled") || on("vcpu.hotadd"),
+            nested: on("nestedHVEnabled") || on("vhv.enable"),
             numa_vcpus_per_node: config("numa.vcpu.maxPerVirtualNode").and_then(|text| text.parse().ok()),
-            numa_affinity: None,
-            latency_sensitivity: None,
-            affinity: None,
+            numa_affinity: config("numa.nodeAffinity").map(str::to_owned),
+            latency_sensitivity: config("sched.cpu.latencySensitivity").map(str::to_owned),
+            affinity: config("sched.cpu.affinity")
+                .filter(|value| !value.eq_ignore_ascii_case("all"))
+                .map(str::to_owned),
             reservation_mhz: cpu_item
                 .and_then(|item| number(&item.reservation))
                 .filter(|mhz| *mhz > 0),
@@ -295,7 +312,7 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
         },
         memory: Memory {
             mib,
-            hot_add: on("memoryHotAddEnabled"),
+            hot_add: on("memoryHotAddEnabled") || on("mem.hotadd"),
             reservation_mib: memory_item
                 .and_then(|item| number(&item.reservation))
                 .filter(|mib| *mib > 0),
@@ -336,7 +353,7 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
             .map(str::to_owned)
             .collect(),
         rtc_local,
-        rtc_offset_seconds: None,
+        rtc_offset_seconds: config("rtc.diffFromUTC").and_then(|text| text.parse().ok()),
         template: false,
         snapshots: Vec::new(),
         os,

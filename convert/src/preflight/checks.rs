@@ -4,7 +4,7 @@ use super::{Check, Subject};
 use crate::machine::{
     ControllerBus, DiskMode, FirmwareKind, MacOrigin, OsFamily, RemovableKind, SourceKind, Tpm, identity,
 };
-use crate::targets::plan::{Chipset, DiskBus, Plan, Target};
+use crate::targets::plan::{DiskBus, Plan, Target};
 use reports::schema::Severity::{Block, Info, Warn};
 use reports::schema::{KeyClass, Severity};
 
@@ -1007,8 +1007,8 @@ pub const CHECKS: &[Check] = &[
         "cpu.shares-or-limits",
         Warn,
         "CPU shares, limit or reservation",
-        "Weights and limits are not written; a reservation has no equivalent.",
-        "Set cpuunits and cpulimit (or their like) on the target.",
+        "Shares become cpuunits (Proxmox VE) and shares (libvirt); a limit in MHz and a reservation have no equivalent.",
+        "Set cpulimit (or its like) on the target where a limit is still wanted.",
         |s| {
             let cpu = &s.machine.cpu;
             let shares = cpu
@@ -1390,16 +1390,10 @@ pub const CHECKS: &[Check] = &[
     check(
         "target.limit-vcpu",
         Block,
-        "more vCPUs than the chipset takes",
-        "QEMU refuses to start the guest.",
-        "Lower the number of vCPUs.",
-        |s| {
-            let plan = Plan::new(s.machine, Target::Qemu, false);
-            when(
-                s.machine.cpu.vcpus > if plan.chipset == Chipset::Q35 { 4096 } else { 255 },
-                || format!("{} vCPUs", s.machine.cpu.vcpus),
-            )
-        },
+        "more than 1024 vCPUs",
+        "KVM takes 1024 as kernels are built by default, so QEMU refuses to start the guest.",
+        "Lower the number of vCPUs, or use a kernel with a higher CONFIG_KVM_MAX_NR_VCPUS.",
+        |s| when(s.machine.cpu.vcpus > 1024, || format!("{} vCPUs", s.machine.cpu.vcpus)),
     ),
     check(
         "target.limit-nic",

@@ -163,14 +163,27 @@ pub(super) fn place(
 
 /// Runs the checks and puts everything together.
 pub(super) fn finish(
-    machine: Machine,
-    accounting: Accounting,
+    mut machine: Machine,
+    mut accounting: Accounting,
     notices: Vec<Notice>,
     folder: PathBuf,
     disks: Vec<DiskPlace>,
     options: &ImportOptions,
 ) -> Imported {
     let headers = bare::headers(&disks);
+    // With `disk.EnableUUID` the guest saw the identity that its VMDK holds.
+    let mut known = false;
+    for (disk, header) in machine.disks.iter_mut().zip(&headers) {
+        if let (Some(serial), Some(uuid)) = (&mut disk.serial, &header.uuid)
+            && uuid.len() == 32
+        {
+            serial.clone_from(uuid);
+            known = true;
+        }
+    }
+    if known {
+        accounting::fill_targets(&mut accounting, &machine, false);
+    }
     let mut findings = preflight::run(&Subject {
         machine: &machine,
         accounting: &accounting,

@@ -1,7 +1,7 @@
 //! libvirt: domain XML that passes `virt-xml-validate` and libvirt's own parser.
 
 use super::TargetError;
-use super::plan::{BootDevice, Chipset, DiskBus, Plan};
+use super::plan::{BootDevice, Chipset, DiskBus, Plan, cpu_weight};
 use super::text::{printable, serial};
 use super::write::TargetContext;
 use crate::machine::{DiskMode, FirmwareKind, Machine, OsFamily, RemovableKind, Tpm, identity};
@@ -115,6 +115,11 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     xml.end("metadata")?;
     xml.text("memory", &[("unit", "MiB")], &machine.memory.mib.to_string())?;
     xml.text("vcpu", &[], &machine.cpu.vcpus.to_string())?;
+    if let Some(weight) = cpu_weight(machine) {
+        xml.start("cputune", &[])?;
+        xml.text("shares", &[], &weight.to_string())?;
+        xml.end("cputune")?;
+    }
     if let (Some(uuid), Some(serial)) = (&uuid, &machine.identity.smbios_serial) {
         xml.start("sysinfo", &[("type", "smbios")])?;
         xml.start("system", &[])?;

@@ -82,6 +82,24 @@ pub struct PlannedNic {
     pub slot: Option<u32>,
 }
 
+/// Weight of the guest's CPUs in percent of VMware's "normal" (1000 shares a vCPU; low 500, high 2000), which both Proxmox
+/// VE's `cpuunits` and libvirt's `shares` count as 100 on control groups of version 2, within 1 to 10 000. `None`: normal,
+/// or not readable.
+#[must_use]
+pub fn cpu_weight(machine: &Machine) -> Option<u64> {
+    let shares = machine.cpu.shares.as_deref()?.trim().to_ascii_lowercase();
+    let percent = match shares.as_str() {
+        "low" => 50,
+        "normal" => 100,
+        "high" => 200,
+        number => {
+            let normal = 1000 * u64::from(machine.cpu.vcpus.max(1));
+            number.parse::<u64>().ok()?.checked_mul(100)? / normal
+        }
+    };
+    Some(percent.clamp(1, 10_000)).filter(|percent| *percent != 100)
+}
+
 /// What a machine becomes on one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {

@@ -3,7 +3,7 @@
 //! The file names volumes that exist; `import-from` is known to `qm` and the API only. So the script makes the volumes,
 //! and the file is what results with the default names of LVM-thin.
 
-use super::plan::{BootDevice, Chipset, DiskBus, Plan};
+use super::plan::{BootDevice, Chipset, DiskBus, Plan, cpu_weight};
 use super::text::{printable, serial, shell};
 use super::write::TargetContext;
 use crate::machine::{DiskMode, FirmwareKind, Machine, RemovableKind, Tpm, identity};
@@ -47,6 +47,9 @@ fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item>
             "x86-64-v2-AES"
         },
     ));
+    if let Some(weight) = cpu_weight(machine) {
+        items.push(item("cpuunits", weight.to_string()));
+    }
     if plan.chipset == Chipset::Q35 {
         items.push(item("machine", "q35"));
     }

@@ -3,7 +3,15 @@
 #[cfg(test)]
 mod assess;
 #[cfg(test)]
+mod checks;
+#[cfg(test)]
 mod docs;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod libvirt;
+#[cfg(test)]
+mod mapping;
 #[cfg(test)]
 mod packages;
 #[cfg(test)]

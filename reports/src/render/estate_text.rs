@@ -19,11 +19,11 @@ const ASPECTS: [&str; 8] = [
     "cpus",
 ];
 
+/// An aspect with a row for each product, where there is one.
+type Aspect = (&'static str, Vec<Option<&'static ComparisonRow>>);
+
 /// The user's comparison: the products, and for each aspect the rows of the products in that order.
-pub(super) fn compared() -> (
-    Vec<&'static str>,
-    Vec<(&'static str, Vec<Option<&'static ComparisonRow>>)>,
-) {
+pub(super) fn compared() -> (Vec<&'static str>, Vec<Aspect>) {
     let rows = comparison();
     let mut products: Vec<&str> = Vec::new();
     for row in rows {

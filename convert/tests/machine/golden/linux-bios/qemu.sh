@@ -1,0 +1,37 @@
+#!/bin/sh
+# web01
+# Runs the guest in the foreground, on its converted disks. Further arguments go to QEMU.
+#   ESXODUS_ACCEL     tcg (default) or kvm
+#   ESXODUS_CPU       CPU model; default max under TCG, host under KVM
+#   ESXODUS_DISPLAY   none (default), gtk, vnc=:0 …
+#   ESXODUS_NET       user (default) or bridge (needs qemu-bridge-helper)
+#   ESXODUS_SNAPSHOT  1: writes to the disks are thrown away at the end
+#   ESXODUS_FIRMWARE  folder with OVMF's files; default: where Debian has them
+set -eu
+cd -- "$(dirname -- "$0")/.."
+accel=${ESXODUS_ACCEL:-tcg}
+if [ "$accel" = kvm ]; then cpu=host; else cpu=max; fi
+cpu=${ESXODUS_CPU:-$cpu}
+net=${ESXODUS_NET:-user}
+qemu=${QEMU:-qemu-system-x86_64}
+command -v "$qemu" >/dev/null || { echo "$qemu is missing: install qemu-system-x86" >&2; exit 2; }
+set -- "$@" -name web01 -no-user-config -nodefaults
+set -- "$@" -machine q35 -accel "$accel"
+set -- "$@" -cpu "$cpu"
+set -- "$@" -m size=4096M
+set -- "$@" -smp 4,sockets=2,cores=2,threads=1
+set -- "$@" -uuid 34124d56-7856-bc9a-def0-123456789abc
+set -- "$@" -smbios 'type=1,manufacturer=VMware,, Inc.,product=VMware Virtual Platform,serial=VMware-56 4d 12 34 56 78 9a bc-de f0 12 34 56 78 9a bc'
+set -- "$@" -rtc base=utc,driftfix=slew
+set -- "$@" -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
+set -- "$@" -device pvscsi,id=pvscsi0
+set -- "$@" -blockdev 'driver=qcow2,node-name=d0,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 0.qcow2'
+set -- "$@" -device scsi-hd,bus=pvscsi0.0,scsi-id=0,lun=0,drive=d0,bootindex=1
+if [ "$net" = bridge ]; then set -- "$@" -netdev bridge,id=n0,br=br0; else set -- "$@" -netdev user,id=n0; fi
+set -- "$@" -device pcie-root-port,id=rp0,chassis=1,slot=192
+set -- "$@" -device vmxnet3,netdev=n0,mac=00:0c:29:aa:bb:cc,bus=rp0
+set -- "$@" -device VGA -device virtio-rng-pci
+set -- "$@" -device qemu-xhci -device usb-tablet
+set -- "$@" -display "${ESXODUS_DISPLAY:-none}" -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon console
+[ "${ESXODUS_SNAPSHOT:-0}" = 1 ] && set -- "$@" -snapshot
+exec "$qemu" "$@"

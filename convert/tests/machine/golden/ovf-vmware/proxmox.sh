@@ -1,0 +1,26 @@
+#!/bin/sh
+# Creates the guest on a Proxmox VE node, as root. It starts nothing and overwrites nothing.
+# VMID and STORAGE may be given in the environment.
+set -eu
+here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+VMID=${VMID:-$(pvesh get /cluster/nextid)}
+STORAGE=${STORAGE:-local-lvm}
+
+qm create "$VMID" \
+  --name app01 \
+  --bios ovmf \
+  --cores 2 \
+  --cpu x86-64-v2-AES \
+  --localtime 0 \
+  --machine q35 \
+  --memory 8192 \
+  --net0 vmxnet3,bridge=vmbr0 \
+  --ostype l26 \
+  --scsihw virtio-scsi-single \
+  --sockets 2 \
+  --description 'Source name: app01'
+
+qm set "$VMID" --efidisk0 "$STORAGE:1,efitype=4m,pre-enrolled-keys=0"
+qm set "$VMID" --sata0 "$STORAGE":0,import-from="$here"/'disks/it'\''s, disk 0.qcow2',discard=on,serial=esx-nvme0-0
+qm set "$VMID" --boot order=sata0
+echo "guest $VMID is ready: qm start $VMID"
