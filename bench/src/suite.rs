@@ -236,11 +236,12 @@ impl<'a> Run<'a> {
         let begin = Clock::now();
         let mut built = (planned.build)(context)?;
         let share = context.share.saturating_sub(begin.elapsed()).max(context.share / 4);
-        let plan = if context.suite == Suite::Full {
+        let mut plan = if context.suite == Suite::Full {
             Plan::full(share)
         } else {
             Plan::quick(share)
         };
+        plan.limit = plan.limit.min(self.budget.saturating_sub(self.start.elapsed()));
         let meter = NoiseMeter::start(Work::of(&planned.definition.id));
         let repeated = repeat(&mut built.kernel, built.scale, &plan, context.cancel)?;
         let reading = meter.read();

@@ -113,10 +113,10 @@ fn steady_equal_samples_are_the_same_and_few_noisy_ones_name_how_many_more_are_n
         vec![100.1, 100.0, 99.9, 100.2, 100.0, 99.7],
     )];
     base.metrics
-        .push(metric("cpu.noisy".to_owned(), vec![80.0, 120.0, 100.0, 95.0]));
+        .push(metric("cpu.noisy".to_owned(), vec![80.0, 120.0, 100.0, 95.0, 110.0]));
     candidate
         .metrics
-        .push(metric("cpu.noisy".to_owned(), vec![85.0, 125.0, 103.0, 96.0]));
+        .push(metric("cpu.noisy".to_owned(), vec![85.0, 125.0, 103.0, 96.0, 112.0]));
     let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
     assert_eq!(found.metrics[0].verdict, ComparisonVerdict::Same);
     assert!(

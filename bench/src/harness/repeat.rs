@@ -14,6 +14,8 @@ const MOST_ITERATIONS: u64 = 1 << 50;
 pub struct Plan {
     /// Time for everything: calibration, warm-up, samples.
     pub share: Duration,
+    /// The end, however few samples there are; what is left of the whole budget bounds it.
+    pub limit: Duration,
     /// At least this many samples where the share allows.
     pub min_samples: usize,
     /// At most this many.
@@ -31,6 +33,7 @@ impl Plan {
     pub fn quick(share: Duration) -> Self {
         Self {
             share,
+            limit: share * 3,
             min_samples: 10,
             max_samples: 60,
             max_slice: Duration::from_millis(200),
@@ -43,6 +46,7 @@ impl Plan {
     pub fn full(share: Duration) -> Self {
         Self {
             share,
+            limit: share * 3,
             min_samples: 20,
             max_samples: 200,
             max_slice: Duration::from_millis(500),
@@ -131,7 +135,7 @@ pub fn repeat(kernel: &mut Kernel<'_>, scale: Scale, plan: &Plan, cancel: &Atomi
         }
         // Too few samples are worth more than punctuality, but not more than half the share again.
         let enough = samples.len() >= plan.min_samples || (samples.len() >= 3 && used >= plan.share * 3 / 2);
-        if used >= plan.share && (enough || used >= plan.share * 3) {
+        if used >= plan.limit || used >= plan.share && enough {
             break Stopped::Budget;
         }
     };
@@ -300,6 +304,16 @@ mod tests {
             Ok(Duration::from_secs_f64(seconds))
         });
         assert!(repeat(&mut kernel, Scale::Each(1.0), &plan(), &GO).is_ok());
+    }
+
+    #[test]
+    fn the_limit_ends_it_after_one_sample_however_large_the_share() {
+        let tight = Plan {
+            limit: Duration::ZERO,
+            ..plan()
+        };
+        let found = repeat(&mut simulated(0.3), Scale::Rate(1.0), &tight, &GO).expect("it runs");
+        assert_eq!((found.stopped, found.samples.len()), (Stopped::Budget, 1));
     }
 
     #[test]
