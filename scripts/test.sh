@@ -13,7 +13,7 @@ export ESXODUS_LAB_VMM=$PWD/target/$triple/release/examples/vmm
 export ESXODUS_DEMO_GUEST=$cache/demo
 log=$(mktemp); trap 'rm -f "$log"' EXIT
 set +e
-cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep -vE '^(SKIP|running 0|$)'
+cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep --line-buffered -vE '^(SKIP|running 0|$)'
 status=${PIPESTATUS[0]}
 set -e
 echo; echo "skipped, with the reason:"; grep -ahE 'SKIP: ' "$log" | sed 's/^.*SKIP: /  /' | sort | uniq -c || true
