@@ -271,7 +271,7 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
             .strip_prefix("vmx-")
             .and_then(|version| version.parse().ok()),
         identity: {
-            let smbios_uuid = config("uuid.bios").and_then(super::identity::parse_uuid_bytes);
+            let smbios_uuid = config("uuid.bios").and_then(identity::parse_uuid_bytes);
             Identity {
                 smbios_uuid,
                 smbios_serial: smbios_uuid
