@@ -25,7 +25,9 @@ fn left_behind(folder: &Path) -> usize {
 #[test]
 fn every_workload_gives_positive_finite_samples_within_a_tiny_budget_and_leaves_nothing() {
     let folder = folder();
-    let options = options(folder.path());
+    let mut options = options(folder.path());
+    // On a loaded machine first metrics may take three times their share, and the last ones would be skipped.
+    options.budget_seconds = Some(24.0);
     let record = run_suite(&options, &|_, _, _| (), &AtomicBool::new(false)).expect("it runs");
     for metric in record.metrics.iter().filter(|metric| metric.id != "hypervisor.steal") {
         assert!(
