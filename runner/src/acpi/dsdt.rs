@@ -121,7 +121,7 @@ fn pvpanic(aml: &mut Vec<u8>) {
 /// A power button behind a generic event device, the hardware-reduced way.
 fn power_button(aml: &mut Vec<u8>) {
     Device::new(
-        "_SB_.PWRB".into(),
+        "\\_SB_.PWRB".into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0C0C")),
             &Name::new("_UID".into(), &ZERO),
@@ -149,7 +149,7 @@ fn power_button(aml: &mut Vec<u8>) {
                 true,
                 vec![&If::new(
                     &Equal::new(&Arg(0), &layout::GSI_POWER_BUTTON),
-                    vec![&Notify::new(&Path::new("_SB_.PWRB"), &BUTTON_PRESSED)],
+                    vec![&Notify::new(&Path::new("\\_SB_.PWRB"), &BUTTON_PRESSED)],
                 )],
             ),
         ],
