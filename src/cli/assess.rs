@@ -76,6 +76,9 @@ pub(crate) struct Args {
     no_verify_manifest: bool,
 }
 
+/// Renders an estate in one of its written forms.
+type Form = fn(&EstateReport) -> String;
+
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     for source in &args.sources {
         anyhow::ensure!(source.exists(), "{} is not there", source.display());
@@ -117,7 +120,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         seconds = started.elapsed().as_secs_f64(),
         "assessed"
     );
-    let forms: [(&Option<PathBuf>, fn(&EstateReport) -> String); 3] = [
+    let forms: [(&Option<PathBuf>, Form); 3] = [
         (&args.html, render::estate_html),
         (&args.markdown, render::estate_markdown),
         (&args.csv, render::estate_csv),

@@ -74,9 +74,11 @@ impl Session {
             .expect("libvirtd starts");
         session.daemon = Some(child);
         let socket = session.path("run/libvirt/libvirt-sock");
-        wait(|| socket.exists()).then_some(()).unwrap_or_else(|| {
-            panic!("libvirtd opens no socket: {}", session.read("daemon.log"));
-        });
+        assert!(
+            wait(|| socket.exists()),
+            "libvirtd opens no socket: {}",
+            session.read("daemon.log")
+        );
         Some(session)
     }
 
