@@ -43,7 +43,7 @@ impl std::fmt::Debug for DiskJob<'_> {
 /// the order of `jobs`. Stops at the first error; disks that were complete by then stay.
 ///
 /// # Errors
-/// As [`convert_disk`].
+/// As [`super::convert_disk`].
 pub fn convert_disks(
     jobs: &[DiskJob<'_>],
     progress: &dyn Progress,
