@@ -19,6 +19,7 @@ impl RunFolder {
     pub(crate) const MANIFEST: &'static str = "manifest.json";
     pub(crate) const PROOF: &'static str = "proof.json";
     pub(crate) const FIXUP: &'static str = "fixup.json";
+    pub(crate) const DEEP: &'static str = "deep.json";
     pub(crate) const FACTS: &'static str = "facts.json";
     pub(crate) const STEPS: &'static str = "steps.json";
 

@@ -354,7 +354,7 @@ fn fix_up(
     let before = self::disks_print(&run.folder, manifest);
     let print = format!("{disks_print};{:?}", wish.engine);
     run.step("fixup", &print, &[], |folder| {
-        match fixup::fixup(context, folder, &wish.engine, false) {
+        match fixup::fixup(context, folder, &wish.engine, &fixup::FixupOptions::default()) {
             Ok(outcome) => Ok((true, fixup::words(&outcome))),
             Err(error) if context.cancelled() => Err(error),
             Err(error) => Ok((false, format!("{error:#}"))),
