@@ -203,6 +203,8 @@ pub(crate) struct AgentWish<'a> {
     pub(crate) only: &'a [String],
     /// Folder of LXC's containers, where it is not LXC's own.
     pub(crate) lxc_path: Option<&'a Path>,
+    /// `HOST:PORT` of an agent that serves, for the network.
+    pub(crate) peer: Option<&'a str>,
 }
 
 impl AgentWish<'_> {
@@ -214,6 +216,9 @@ impl AgentWish<'_> {
         }
         for only in self.only {
             arguments.extend(["--only".to_owned(), only.clone()]);
+        }
+        if let Some(peer) = self.peer {
+            arguments.extend(["--peer".to_owned(), peer.to_owned()]);
         }
         arguments
     }
