@@ -18,8 +18,9 @@ use esxodus_runner::{
     arch::Topology,
     boot::LinuxBoot,
     kvm::{
-        AgentChannel, DiskConfig, ExitReason, NetConfig, SerialOutput, Vmm, VmmConfig,
+        AgentChannel, DiskConfig, ExitReason, NetConfig, SerialInput, SerialOutput, Transport, Uplink, Vmm, VmmConfig,
         config::{CacheMode, DiskFormat},
+        engine::{MONITOR, serve},
     },
 };
 
@@ -28,7 +29,7 @@ type Failure = Box<dyn std::error::Error>;
 const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
     [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]…
     [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
-    [--power-button-after SECONDS] [--agent-echo]";
+    [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages]";
 
 struct Options {
     config: VmmConfig,
@@ -61,6 +62,8 @@ fn parse() -> Result<Options, Failure> {
                 let index = config.nets.len();
                 config.nets.push(net(&value()?, index)?);
             }
+            "--pci" => config.transport = Transport::Pci,
+            "--hugepages" => config.hugepages = true,
             "--agent" => {
                 config.agent = Some(AgentChannel::Listener(UnixListener::bind(value()?)?));
             }
@@ -70,7 +73,7 @@ fn parse() -> Result<Options, Failure> {
                 echo = Some(ours);
             }
             "--console" => match value()?.as_str() {
-                "stdin" => config.console_input = true,
+                "stdin" => config.console_input = SerialInput::Stdin,
                 "none" => config.console = SerialOutput::Discard,
                 path => config.console = SerialOutput::File(File::create(path)?),
             },
@@ -142,7 +145,7 @@ fn net(text: &str, index: usize) -> Result<NetConfig, Failure> {
         bytes = parts.try_into().map_err(|_| "a MAC address has six bytes")?;
     }
     Ok(NetConfig {
-        tap: tap.into(),
+        uplink: Uplink::Tap(tap.into()),
         mac: bytes,
     })
 }
@@ -189,6 +192,16 @@ fn run() -> Result<ExitReason, Failure> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(MONITOR) {
+        return match serve() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(3),
+            Err(error) => {
+                eprintln!("{MONITOR}: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
     match run() {
         Ok(ExitReason::PoweredOff) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(3),

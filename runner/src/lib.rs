@@ -14,6 +14,7 @@ mod error;
 pub mod fixup;
 mod inventory;
 pub mod kvm;
+pub mod pci;
 pub mod probe;
 pub mod proof;
 pub mod qemu;
