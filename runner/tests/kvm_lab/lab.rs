@@ -66,10 +66,13 @@ const LEVEL1_MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
 ];
-const LEVEL2_MODULES: [&str; 10] = [
+const LEVEL2_MODULES: [&str; 13] = [
     "virtio_ring",
     "virtio",
     "virtio_mmio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
     "virtio_blk",
     "failover",
     "net_failover",
@@ -82,7 +85,16 @@ const LEVEL2_MODULES: [&str; 10] = [
 impl Lab {
     /// Collects the parts; `Err` says why the lab cannot run here.
     pub(crate) fn new() -> Result<Self, String> {
-        for program in ["qemu-system-x86_64", "qemu-img", "cpio", "gzip", "mkfs.ext4"] {
+        for program in [
+            "qemu-system-x86_64",
+            "qemu-img",
+            "cpio",
+            "gzip",
+            "mkfs.ext4",
+            "lz4",
+            "xz",
+            "zstd",
+        ] {
             find_program(program).ok_or(format!("{program} is not installed"))?;
         }
         if !Path::new("/bin/busybox").exists() {
@@ -200,6 +212,7 @@ impl Lab {
         }
         fs::copy(&self.vmm, root.join("bin/vmm")).expect("copy");
         fs::copy(&self.kernel, root.join("vmlinuz")).expect("copy");
+        fs::write(root.join("vmlinux"), uncompressed(&self.kernel)).expect("write");
         fs::copy(self.path("l2.gz"), root.join("l2.gz")).expect("copy");
         for (host, target) in &self.extra {
             let target = root.join(target);
@@ -274,6 +287,41 @@ fn split(cases: &[Case], log: &str) -> BTreeMap<&'static str, CaseResult> {
         results.insert(case.name, result);
     }
     results
+}
+
+/// The ELF file inside a bzImage (Linux boot protocol: `setup_sects`, `payload_offset`, `payload_length`), by the tool of
+/// its compression.
+fn uncompressed(kernel: &Path) -> Vec<u8> {
+    let image = fs::read(kernel).expect("readable");
+    let word = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().expect("four bytes"));
+    let place = |at: usize| usize::try_from(word(at)).expect("64-bit host");
+    let start = (usize::from(image[0x1f1]) + 1) * 512 + place(0x248);
+    // The last word is the uncompressed size.
+    let payload = &image[start..start + place(0x24c) - 4];
+    let tool = match payload {
+        [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
+        [0xfd, b'7', b'z', ..] => "xz",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        _ => "gzip",
+    };
+    let mut child = Command::new(tool)
+        .args(["-d", "-c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("checked at the start");
+    let mut input = child.stdin.take().expect("piped");
+    let payload = payload.to_vec();
+    let writer = std::thread::spawn(move || input.write_all(&payload));
+    let output = child.wait_with_output().expect("ends");
+    let _ = writer.join();
+    assert!(
+        output.stdout.starts_with(b"\x7fELF"),
+        "{tool} found no kernel in {}",
+        kernel.display()
+    );
+    output.stdout
 }
 
 /// The static build of the VMM program.

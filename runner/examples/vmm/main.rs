@@ -24,18 +24,23 @@ use esxodus_runner::{
     },
 };
 
+mod by_engine;
+
 type Failure = Box<dyn std::error::Error>;
 
 const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
     [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]…
     [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
-    [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages]";
+    [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages] [--by-engine]
+
+--by-engine runs the same guest as the engine does, in a process of its own: console and agent over sockets.";
 
 struct Options {
     config: VmmConfig,
     sandbox: bool,
     power_button: Option<Duration>,
     echo: Option<UnixStream>,
+    by_engine: bool,
 }
 
 fn parse() -> Result<Options, Failure> {
@@ -47,6 +52,7 @@ fn parse() -> Result<Options, Failure> {
     let mut sandbox = true;
     let mut power_button = None;
     let mut echo = None;
+    let mut by_engine = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -62,6 +68,7 @@ fn parse() -> Result<Options, Failure> {
                 let index = config.nets.len();
                 config.nets.push(net(&value()?, index)?);
             }
+            "--by-engine" => by_engine = true,
             "--pci" => config.transport = Transport::Pci,
             "--hugepages" => config.hugepages = true,
             "--agent" => {
@@ -93,6 +100,7 @@ fn parse() -> Result<Options, Failure> {
         sandbox,
         power_button,
         echo,
+        by_engine,
     })
 }
 
@@ -168,6 +176,9 @@ fn check_echo(mut channel: UnixStream) -> io::Result<String> {
 
 fn run() -> Result<ExitReason, Failure> {
     let options = parse()?;
+    if options.by_engine {
+        return by_engine::run(options);
+    }
     let vmm = Vmm::new(options.config)?;
     let vm = if options.sandbox {
         vmm.start_sandboxed()?
