@@ -9,6 +9,7 @@ pub mod boot;
 pub mod bus;
 pub mod console;
 pub mod devices;
+pub mod direct;
 pub mod engine;
 mod error;
 pub mod fixup;

@@ -68,7 +68,7 @@ pub(super) fn run(options: Options) -> Result<ExitReason, Failure> {
         .agent_lines()
         .pop()
         .map(|line| thread::spawn(move || check_echo(line)));
-    let (mut shown, mut pressed) = (0, false);
+    let (mut shown, mut pressed, mut resident) = (0, false, 0);
     let mut kinds: Vec<VmEventKind> = Vec::new();
     let marker = options.config.marker.clone().unwrap_or_default();
     let ended = loop {
@@ -77,6 +77,7 @@ pub(super) fn run(options: Options) -> Result<ExitReason, Failure> {
             shown += 1;
         }
         kinds.extend(vm.events().iter().map(|event| event.kind));
+        resident = vm.stats().resident_bytes.max(resident);
         if let Some(ended) = vm.ended() {
             break Some(ended);
         }
@@ -93,14 +94,13 @@ pub(super) fn run(options: Options) -> Result<ExitReason, Failure> {
         }
         thread::sleep(Duration::from_millis(20));
     };
-    let stats = vm.stats();
     kinds.extend(vm.events().iter().map(|event| event.kind));
     if let Some(echo) = echo {
         let answer = echo.join().map_err(|_| "the echo check panicked")?;
         println!("\nAGENT-ECHO {}", answer.unwrap_or_else(|error| error.to_string()));
     }
     kinds.retain(|kind| *kind != VmEventKind::Other);
-    println!("\nENGINE-EVENTS {kinds:?} running {}", stats.resident_bytes > 0);
+    println!("\nENGINE-EVENTS {kinds:?} running {}", resident > 16 << 20);
     let killing = Instant::now();
     vm.kill();
     let Some(ended) = ended else {

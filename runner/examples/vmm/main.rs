@@ -25,6 +25,7 @@ use esxodus_runner::{
 };
 
 mod by_engine;
+mod measure;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -209,6 +210,21 @@ fn main() -> ExitCode {
             Ok(false) => ExitCode::from(3),
             Err(error) => {
                 eprintln!("{MONITOR}: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let helper: Option<fn(&[String]) -> Result<(), Failure>> = match arguments.first().map(String::as_str) {
+        Some("measure") => Some(measure::program),
+        Some("randread") => Some(measure::random_reads),
+        _ => None,
+    };
+    if let Some(helper) = helper {
+        return match helper(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vmm: {error}");
                 ExitCode::from(2)
             }
         };

@@ -128,6 +128,17 @@ impl Lab {
         self.extra.push((host.into(), target.into()));
     }
 
+    /// Puts a program with its libraries into level 1's root, at the same paths.
+    pub(crate) fn add_program(&mut self, program: &Path) {
+        let libraries = Command::new("ldd").arg(program).output().expect("ldd");
+        let text = String::from_utf8_lossy(&libraries.stdout).into_owned();
+        let files = text.split_whitespace().filter(|word| word.starts_with('/'));
+        for file in files.map(Path::new).chain([program]) {
+            let target = file.strip_prefix("/").expect("an absolute path");
+            self.extra.push((file.to_owned(), target.to_owned()));
+        }
+    }
+
     /// An ext4 file system with busybox and `/sbin/init`, as a qcow2 base image.
     pub(crate) fn ext4_base(&self, init: &str) -> PathBuf {
         let root = self.path("disk-root");
@@ -201,6 +212,11 @@ impl Lab {
         self.copy_modules(&LEVEL2_MODULES, &root);
         script(&root.join("init"), include_str!("level2.sh"));
         pack(&root, &self.path("l2.gz"));
+        // Behind the other archive, it puts the program for disk measurements beside it.
+        let tool = self.path("l2-tool");
+        fs::create_dir_all(tool.join("bin")).expect("mkdir");
+        fs::copy(&self.vmm, tool.join("bin/vmm")).expect("copy");
+        pack(&tool, &self.path("l2-tool.gz"));
     }
 
     fn level1(&self, cases: &[Case]) {
@@ -213,7 +229,9 @@ impl Lab {
         fs::copy(&self.vmm, root.join("bin/vmm")).expect("copy");
         fs::copy(&self.kernel, root.join("vmlinuz")).expect("copy");
         fs::write(root.join("vmlinux"), uncompressed(&self.kernel)).expect("write");
-        fs::copy(self.path("l2.gz"), root.join("l2.gz")).expect("copy");
+        for archive in ["l2.gz", "l2-tool.gz"] {
+            fs::copy(self.path(archive), root.join(archive)).expect("copy");
+        }
         for (host, target) in &self.extra {
             let target = root.join(target);
             fs::create_dir_all(target.parent().expect("below the root")).expect("mkdir");
@@ -345,7 +363,7 @@ fn build_vmm() -> Result<PathBuf, String> {
     Ok(target.join("x86_64-unknown-linux-gnu/release/examples/vmm"))
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])

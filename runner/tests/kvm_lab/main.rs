@@ -4,6 +4,7 @@
     reason = "an integration test program is one test module"
 )]
 
+mod bench;
 mod lab;
 
 use std::{fs, process::Command};
@@ -40,7 +41,8 @@ fn cases() -> Vec<Case> {
         case(
             "root",
             70,
-            "L2_SECONDS=60 l2 root --disk qcow2:/disk/overlay.qcow2,backing=/disk/base.qcow2; code=$?
+            "$B cp /disk/overlay.qcow2 /disk/second.qcow2
+             L2_SECONDS=60 l2 root --disk qcow2:/disk/overlay.qcow2,backing=/disk/base.qcow2; code=$?
              $B cp /disk/overlay.qcow2 /out/; exit $code",
         ),
         case(
@@ -55,8 +57,7 @@ fn cases() -> Vec<Case> {
         case(
             "pci-root",
             70,
-            "$B cp /disk/overlay.qcow2 /disk/second.qcow2
-             L2_SECONDS=60 l2 root --pci --topology 1,2,1 --disk qcow2:/disk/second.qcow2,backing=/disk/base.qcow2,queues=2",
+            "L2_SECONDS=60 l2 root --pci --topology 1,2,1 --disk qcow2:/disk/second.qcow2,backing=/disk/base.qcow2,queues=2",
         ),
         case(
             "pci-reset",
@@ -71,7 +72,13 @@ fn cases() -> Vec<Case> {
               $B ip link set tap1 up) &
              l2 net --pci --tap tap1",
         ),
-        case("pvh", 50, "L2_KERNEL=/vmlinux l2 boot"),
+        case(
+            "pvh",
+            50,
+            "echo 130 >/proc/sys/vm/nr_hugepages
+             L2_KERNEL=/vmlinux l2 boot --hugepages; code=$?
+             echo 0 >/proc/sys/vm/nr_hugepages; exit $code",
+        ),
         case(
             "engine",
             70,
@@ -151,7 +158,7 @@ fn stock_kernels_boot_use_their_devices_and_end_as_they_should() {
                     && has("L2-WROTE 2")
                     && has("\nround 2\n")
             }
-            "pci-root" => off && has("DISK-INIT from the host /dev/vda ext4") && has("L2-MESSAGES 4\n"),
+            "pci-root" => off && has("DISK-INIT from the host /dev/vda ext4") && has("L2-MESSAGES 5\n"),
             "pci-reset" => {
                 off && !has("L2-STILL-THERE")
                     && has("L2-SAME-AFTER-RESET 1")
@@ -170,7 +177,7 @@ fn stock_kernels_boot_use_their_devices_and_end_as_they_should() {
                     && has("AGENT-ECHO same")
                     && has("L2-BUTTON 0 1")
                     && result.output.matches("ENGINE-ENDED true powered off").count() == 2
-                    && result.output.matches("ENGINE-EVENTS [Shutdown]").count() == 2
+                    && result.output.matches("ENGINE-EVENTS [Shutdown] running true").count() == 2
             }
             "engine-hang" => has("ENGINE-KILLED") && has("in time true") && has("stopped by the host"),
             "serial" => off && has("AGENT-ECHO same"),

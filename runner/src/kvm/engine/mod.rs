@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::{Command, Order, Told};
 
@@ -215,7 +216,7 @@ impl Engine for Kvm {
         let (sender, first) = mpsc::sync_channel(1);
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (listener, theirs) = (Arc::clone(&line), Arc::clone(&seen));
-        std::thread::spawn(move || listen(&listener, &theirs, started, &sender));
+        let listening = std::thread::spawn(move || listen(&listener, &theirs, started, &sender));
         match first.recv_timeout(PATIENCE) {
             Ok(Ok(())) => {}
             Ok(Err(message)) => {
@@ -246,6 +247,7 @@ impl Engine for Kvm {
             console,
             lines: if spec.agent { vec![agent] } else { Vec::new() },
             seen,
+            listening: Some(listening),
             _folder: folder,
         }))
     }
@@ -308,6 +310,7 @@ struct KvmVm {
     console: Console,
     lines: Vec<UnixStream>,
     seen: Arc<Mutex<Seen>>,
+    listening: Option<JoinHandle<()>>,
     // Goes last: the console's log is in it.
     _folder: tempfile::TempDir,
 }
@@ -355,6 +358,10 @@ impl Vm for KvmVm {
 
     fn ended(&mut self) -> Option<Ended> {
         let process = self.process.ended()?;
+        // The line has ended with the process; what it said last has to be taken in first.
+        if let Some(listening) = self.listening.take() {
+            let _ = listening.join();
+        }
         let seen = self.seen();
         let Some((clean, detail, stages)) = &seen.ended else {
             return Some(process);
