@@ -9,6 +9,7 @@ pub(crate) mod gather;
 pub(crate) mod measure;
 pub(crate) mod migrate;
 pub(crate) mod numbers;
+pub(crate) mod prove;
 pub(crate) mod source;
 
 pub(crate) use folder::RunFolder;
