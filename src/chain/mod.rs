@@ -11,6 +11,7 @@ pub(crate) mod migrate;
 pub(crate) mod numbers;
 pub(crate) mod prove;
 pub(crate) mod source;
+pub(crate) mod stream;
 
 pub(crate) use folder::RunFolder;
 pub(crate) use gather::write_record;

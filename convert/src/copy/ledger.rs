@@ -3,6 +3,8 @@
 use super::error::ConvertError;
 use super::hash::Leaf;
 use super::journal::{ABSENT, Outcome, STORED};
+use super::options::{CopyOptions, Preallocation};
+use super::settle::Settled;
 use super::worker::{Context, Done, Mode};
 use crate::image::qcow2::Qcow2Writer;
 use std::ops::Range;
@@ -19,7 +21,25 @@ pub(super) struct Ledger<'f> {
     pub(super) done: u64,
 }
 
-impl Ledger<'_> {
+impl<'f> Ledger<'f> {
+    /// An empty one.
+    pub(super) fn new(writer: Option<Qcow2Writer<'f>>, settled: &Settled, options: &CopyOptions) -> Self {
+        Self {
+            writer,
+            mode: settled.mode,
+            everything: options.preallocation == Preallocation::Metadata,
+            cluster_bytes: settled.cluster_bytes,
+            leaves: Vec::new(),
+            data_bytes: 0,
+            done: 0,
+        }
+    }
+
+    /// Bytes of the file that are settled.
+    pub(super) fn end(&self) -> u64 {
+        self.writer.as_ref().map_or(self.done, Qcow2Writer::end)
+    }
+
     /// Brings tables up to date; `write` gets the offset of each cluster that the ledger has to write itself.
     pub(super) fn apply(
         &mut self,

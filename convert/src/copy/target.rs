@@ -15,6 +15,8 @@ pub(super) struct Target {
     /// Name until then.
     pub(super) partial: PathBuf,
     pub(super) file: File,
+    /// Length of the partial file when it was opened, in bytes.
+    pub(super) before: u64,
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -31,6 +33,15 @@ pub(super) fn partial_path(path: &Path) -> PathBuf {
 /// `NAME.journal`.
 pub(super) fn journal_path(path: &Path) -> PathBuf {
     with_suffix(path, ".journal")
+}
+
+/// Brings the name `path` itself to the disk.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
 }
 
 impl Target {
@@ -51,10 +62,12 @@ impl Target {
             // A file system without locks: go on without.
             Err(_) => {}
         }
+        let before = file.metadata().map_err(failed)?.len();
         Ok(Self {
             path: path.to_owned(),
             partial,
             file,
+            before,
         })
     }
 
@@ -63,6 +76,22 @@ impl Target {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| self.failed("writing", offset, error))
+    }
+
+    /// Length now, in bytes.
+    pub(super) fn bytes(&self) -> Result<u64, ConvertError> {
+        let facts = self
+            .file
+            .metadata()
+            .map_err(|error| self.failed("looking at", 0, error))?;
+        Ok(facts.len())
+    }
+
+    /// Sets the length to `length` bytes.
+    pub(super) fn cut(&self, length: u64) -> Result<(), ConvertError> {
+        self.file
+            .set_len(length)
+            .map_err(|error| self.failed("setting the length of", length, error))
     }
 
     /// The error for a failed write; what a full disk needs is filled in by the ledger.
@@ -104,13 +133,8 @@ impl Target {
             Err(error) => return Err(failed(error.into())),
         }
         if sync {
-            let folder = match self.path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(|error| ConvertError::target(folder, "syncing", error))?;
+            sync_folder(&self.path)
+                .map_err(|error| ConvertError::target(&self.path, "syncing the folder of", error))?;
         }
         Ok(())
     }

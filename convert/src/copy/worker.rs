@@ -114,7 +114,7 @@ impl Context<'_> {
         ];
         self.read(
             unit.offset,
-            &unit.runs,
+            (&unit.runs, &unit.streams),
             &shared,
             slot,
             &mut done.permit.outbox,
