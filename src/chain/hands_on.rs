@@ -1,7 +1,7 @@
 //! A guest at hand: what runs, on which engine, with this terminal as its console.
 
 use super::folder::RunFolder;
-use super::measure;
+use super::{measure, prove};
 use crate::cli::Context;
 use crate::cli::options::{EngineArgs, EngineName};
 use anyhow::{Context as _, bail};
@@ -74,7 +74,7 @@ pub(crate) fn run(context: &Context, what: &What, wish: &Wish<'_>) -> anyhow::Re
     }
     .context("cannot make a folder for overlays")?;
     let disks = match what {
-        What::Folder(folder) => measure::request(folder, wish.engine)?
+        What::Folder(folder) => prove::request(folder, wish.engine)?
             .disks
             .into_iter()
             .map(|disk| (disk.path, disk.format))
@@ -90,7 +90,7 @@ pub(crate) fn run(context: &Context, what: &What, wish: &Wish<'_>) -> anyhow::Re
     context.say(&format!("guests run on: {}", choice.reason));
     let mut spec = match what {
         What::Folder(folder) => {
-            let mut request = measure::request(folder, wish.engine)?;
+            let mut request = prove::request(folder, wish.engine)?;
             request.choice = choice.clone();
             let (spec, notes) = request.hands_on_spec(scratch.path(), wish.persist);
             for note in notes {

@@ -10,6 +10,7 @@ pub(crate) mod hands_on;
 pub(crate) mod measure;
 pub(crate) mod migrate;
 pub(crate) mod numbers;
+pub(crate) mod prove;
 pub(crate) mod source;
 pub(crate) mod stream;
 

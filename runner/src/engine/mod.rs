@@ -57,6 +57,19 @@ pub trait Vm: Send {
     /// The engine failed.
     fn screenshot(&mut self, path: &Path) -> Result<bool>;
 
+    /// The memory of a VGA text screen, cells of character and attribute; empty where there is no such screen.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn text_memory(&mut self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Reads and writes that the guest's disks have served so far; `None` where the engine does not count.
+    fn disk_operations(&mut self) -> Option<u64> {
+        None
+    }
+
     /// Firmware messages so far (SeaBIOS's debug port), empty where there are none.
     fn firmware_log(&self) -> String;
 

@@ -18,6 +18,8 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// Oldest QEMU whose options we use.
 const OLDEST: u32 = 7;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Where VGA shows its text memory to the guest (IBM VGA, colour text modes; Linux `vgacon.c` scrolls through all of it).
+const TEXT_MEMORY: std::ops::Range<u64> = 0xb_8000..0xc_0000;
 
 /// QEMU.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +60,14 @@ fn parse_version(text: &str) -> Option<(u32, String)> {
 pub fn overlay(base: &Path, format: DiskFormat, folder: &Path, name: &str) -> Result<PathBuf> {
     let base = std::fs::canonicalize(base).map_err(|error| RunnerError::io("opening", base, error))?;
     let path = folder.join(format!("{name}.qcow2"));
+    let backing: std::ffi::OsString = match format {
+        // A VMDK's own word about a parent is not followed: what is handed over stands alone.
+        DiskFormat::Vmdk => {
+            let file = json!({"driver": "file", "filename": base.to_string_lossy()});
+            format!("json:{}", json!({"driver": "vmdk", "file": file, "backing": null})).into()
+        }
+        DiskFormat::Qcow2 | DiskFormat::Raw => base.clone().into_os_string(),
+    };
     let parts: [&OsStr; 9] = [
         "create".as_ref(),
         "-q".as_ref(),
@@ -66,7 +76,7 @@ pub fn overlay(base: &Path, format: DiskFormat, folder: &Path, name: &str) -> Re
         "-F".as_ref(),
         format.name().as_ref(),
         "-b".as_ref(),
-        base.as_os_str(),
+        backing.as_os_str(),
         path.as_os_str(),
     ];
     run("qemu-img", &parts)?;
@@ -208,6 +218,27 @@ impl Vm for QemuVm {
             .execute("screendump", &json!({"filename": picture, "format": "png"}), PATIENCE)?;
         std::fs::copy(&picture, path).map_err(|error| RunnerError::io("writing", path, error))?;
         Ok(true)
+    }
+
+    fn text_memory(&mut self) -> Result<Vec<u8>> {
+        if !self.display {
+            return Ok(Vec::new());
+        }
+        let copy = self.folder.path().join("text-screen");
+        let wanted = json!({"val": TEXT_MEMORY.start, "size": TEXT_MEMORY.end - TEXT_MEMORY.start, "filename": copy});
+        self.qmp.execute("pmemsave", &wanted, PATIENCE)?;
+        std::fs::read(&copy).map_err(|error| RunnerError::io("reading", &copy, error))
+    }
+
+    fn disk_operations(&mut self) -> Option<u64> {
+        let devices = self.qmp.execute("query-blockstats", &json!({}), PATIENCE).ok()?;
+        let count = |device: &serde_json::Value| {
+            ["rd_operations", "wr_operations"]
+                .iter()
+                .filter_map(|name| device["stats"][name].as_u64())
+                .fold(0, u64::saturating_add)
+        };
+        Some(devices.as_array()?.iter().map(count).fold(0, u64::saturating_add))
     }
 
     fn firmware_log(&self) -> String {
