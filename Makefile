@@ -39,5 +39,9 @@ bench-agreement: build ## the agent's figures beside fio's, sysbench's and STREA
 	@scripts/setup.sh bench
 	@scripts/bench-agreement.sh
 
+bench-boot: ## the own VMM beside QEMU's microvm in the nested lab: boot stages, memory, random reads
+	@scripts/setup.sh run lab
+	@scripts/bench-boot.sh
+
 clean-demo: ## remove the sample guest and its results from the cache
 	rm -rf "$(CACHE)/demo" "$(CACHE)/demo-out"

@@ -10,6 +10,8 @@ mod convert;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod hands_on;
+#[cfg(test)]
 mod house;
 #[cfg(test)]
 mod interrupt;

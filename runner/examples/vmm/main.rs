@@ -30,9 +30,10 @@ mod measure;
 type Failure = Box<dyn std::error::Error>;
 
 const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
-    [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]…
+    [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]… [--stream SOCKET]…
     [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
     [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages] [--by-engine]
+    [--until-marker]
 
 --by-engine runs the same guest as the engine does, in a process of its own: console and agent over sockets.";
 
@@ -42,6 +43,7 @@ struct Options {
     power_button: Option<Duration>,
     echo: Option<UnixStream>,
     by_engine: bool,
+    until_marker: bool,
 }
 
 fn parse() -> Result<Options, Failure> {
@@ -53,7 +55,7 @@ fn parse() -> Result<Options, Failure> {
     let mut sandbox = true;
     let mut power_button = None;
     let mut echo = None;
-    let mut by_engine = false;
+    let (mut by_engine, mut until_marker) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -69,9 +71,17 @@ fn parse() -> Result<Options, Failure> {
                 let index = config.nets.len();
                 config.nets.push(net(&value()?, index)?);
             }
+            "--until-marker" => until_marker = true,
             "--by-engine" => by_engine = true,
             "--pci" => config.transport = Transport::Pci,
             "--hugepages" => config.hugepages = true,
+            "--stream" => {
+                let index = u8::try_from(config.nets.len())?;
+                config.nets.push(NetConfig {
+                    uplink: Uplink::Stream(UnixStream::connect(value()?)?),
+                    mac: [0x52, 0x54, 0, 0, 0, index],
+                });
+            }
             "--agent" => {
                 config.agent = Some(AgentChannel::Listener(UnixListener::bind(value()?)?));
             }
@@ -102,6 +112,7 @@ fn parse() -> Result<Options, Failure> {
         power_button,
         echo,
         by_engine,
+        until_marker,
     })
 }
 
@@ -193,6 +204,10 @@ fn run() -> Result<ExitReason, Failure> {
         if vm.wait_timeout(after).is_none() {
             vm.press_power_button();
         }
+    }
+    if options.until_marker {
+        while vm.stages().marker.is_none() && vm.wait_timeout(Duration::from_millis(50)).is_none() {}
+        vm.stop();
     }
     let report = vm.wait();
     if let Some(echo) = echo {

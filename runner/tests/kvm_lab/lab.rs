@@ -52,6 +52,8 @@ pub(crate) struct Lab {
     modules: PathBuf,
     vmm: PathBuf,
     pub(crate) extra: Vec<(PathBuf, PathBuf)>,
+    /// A qcow2 image that level 1 has as `/dev/vdb`; it stays as it is.
+    pub(crate) disk: Option<PathBuf>,
 }
 
 /// KVM modules, and those that let level 1 write its results to a disk.
@@ -116,6 +118,7 @@ impl Lab {
             modules,
             vmm,
             extra: Vec::new(),
+            disk: None,
         })
     }
 
@@ -254,7 +257,8 @@ impl Lab {
         let log = self.path("log");
         let file = File::create(&log).expect("create");
         let drive = format!("file={},if=none,id=out,format=raw", out.display());
-        let mut child = Command::new("qemu-system-x86_64")
+        let mut command = Command::new("qemu-system-x86_64");
+        command
             .args(["-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt", "-m", "2560"])
             .args(["-smp", &cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
@@ -267,9 +271,12 @@ impl Lab {
             .args(["-append", "console=ttyS0 quiet panic=-1"])
             .stdin(Stdio::null())
             .stdout(file)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("qemu starts");
+            .stderr(Stdio::null());
+        if let Some(disk) = &self.disk {
+            let drive = format!("file={},if=none,id=guest,format=qcow2,snapshot=on", disk.display());
+            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=guest"]);
+        }
+        let mut child = command.spawn().expect("qemu starts");
         let end = Instant::now() + limit;
         loop {
             if child.try_wait().expect("wait").is_some() {

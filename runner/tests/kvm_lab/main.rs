@@ -7,7 +7,7 @@
 mod bench;
 mod lab;
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use lab::{Case, Lab};
 
@@ -203,6 +203,55 @@ fn stock_kernels_boot_use_their_devices_and_end_as_they_should() {
         failures.extend(check_overlay(&lab));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A real Debian with systemd, entered by the kernel that is found on its disk: no firmware, no boot loader.
+#[test]
+fn a_debian_disk_boots_to_its_login_by_the_kernel_found_on_it() {
+    let mut lab = match Lab::new() {
+        Ok(lab) => lab,
+        Err(reason) => {
+            println!("SKIP: {reason}");
+            return;
+        }
+    };
+    let Some(guest) = std::env::var_os("ESXODUS_DEMO_GUEST").map(PathBuf::from) else {
+        println!("SKIP: ESXODUS_DEMO_GUEST does not name a folder with the sample guest (scripts/demo-guest.sh)");
+        return;
+    };
+    let folder = tempfile::Builder::new().tempdir_in("/var/tmp").expect("folder");
+    let disk = folder.path().join("debian.qcow2");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-O", "qcow2"])
+        .args([&guest.join("demo.vmdk"), &disk])
+        .status()
+        .expect("qemu-img");
+    assert!(converted.success());
+    let found = esxodus_runner::direct::find(
+        &[(disk.clone(), esxodus_runner::engine::DiskFormat::Qcow2)],
+        folder.path(),
+    )
+    .expect("a kernel");
+    lab.add(&found.kernel.kernel, "guest/kernel");
+    lab.add(found.kernel.initrd.as_ref().expect("an initrd"), "guest/initrd");
+    lab.disk = Some(disk);
+    // Quiet, since each character on the console costs two exits of the lab.
+    let cmdline = format!(
+        "{} quiet systemd.show_status=no",
+        esxodus_runner::direct::with_console(&found.kernel.cmdline)
+    );
+    let case = Case {
+        name: "debian",
+        seconds: 320,
+        script: format!(
+            "/bin/vmm --pci --kernel /guest/kernel --initrd /guest/initrd --memory 512 --disk raw:/dev/vdb \
+             --marker 'demo login:' --until-marker --deadline 300 --cmdline '{cmdline}'"
+        ),
+    };
+    let result = &lab.run(&[case], 2)["debian"];
+    println!("{}; login after {}", found.chosen, result.exit()["stages"]["marker"]);
+    assert_eq!(result.reason(), "stopped", "{}", result.output);
+    assert!(result.output.contains("demo login:"), "{}", result.output);
 }
 
 /// The host's view of what the guest wrote, by tools that are not ours.

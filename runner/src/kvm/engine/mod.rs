@@ -120,6 +120,12 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 fn disk_config(spec: &VmSpec, index: usize, disk: &DiskSpec) -> Result<DiskConfig> {
+    if disk.format == DiskFormat::Vmdk {
+        return Err(RunnerError::Unusable {
+            what: format!("the own VMM reads qcow2 and raw, and {} is a VMDK", disk.path.display()),
+            advice: "Convert it first, or use --engine qemu".into(),
+        });
+    }
     let (path, format) = if disk.snapshot {
         let name = format!("run-{}-{index}", std::process::id());
         (
@@ -129,15 +135,10 @@ fn disk_config(spec: &VmSpec, index: usize, disk: &DiskSpec) -> Result<DiskConfi
     } else {
         (disk.path.clone(), disk.format)
     };
-    let image = match format {
-        DiskFormat::Raw => ImageFormat::Raw,
-        DiskFormat::Qcow2 => ImageFormat::Qcow2,
-        DiskFormat::Vmdk => {
-            return Err(RunnerError::Unusable {
-                what: format!("the own VMM reads qcow2 and raw, and {} is a VMDK", path.display()),
-                advice: "Convert it first, or use --engine qemu".into(),
-            });
-        }
+    let image = if format == DiskFormat::Raw {
+        ImageFormat::Raw
+    } else {
+        ImageFormat::Qcow2
     };
     let mut config = DiskConfig::new(absolute(&path)?, image);
     config.backing = images::other_files(&path, format)?;
