@@ -10,6 +10,20 @@ use reports::schema::Manifest;
 use runner::engine::DiskFormat;
 use runner::fixup::{FixupOutcome, FixupRequest};
 
+/// Whether the converted image is only tables over the source's own data: a fix-up would change the source.
+pub(crate) fn writes_the_source(manifest: &Manifest) -> bool {
+    manifest.disks.iter().any(|disk| disk.mode == "data-file")
+}
+
+/// What was done, for a table of steps.
+pub(crate) fn words(outcome: &FixupOutcome) -> String {
+    match outcome.changes.as_slice() {
+        [] => "ready as it is, nothing to change".to_owned(),
+        [only] => format!("1 change: {}", only.path),
+        [first, rest @ ..] => format!("{} changes: {} and others", rest.len() + 1, first.path),
+    }
+}
+
 /// Fixes the guest up. What was changed is kept in `fixup.json` with the text before, and the manifest gets the disks' new hashes.
 ///
 /// # Errors
@@ -22,6 +36,10 @@ pub(crate) fn fixup(
 ) -> anyhow::Result<FixupOutcome> {
     let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
     let mut manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
+    anyhow::ensure!(
+        !writes_the_source(&manifest),
+        "the guest's data is still the source's own file (--data-file), which is never changed: convert without --data-file first"
+    );
     let choice = measure::choose(engine)?;
     context.say(&format!("the appliance runs on: {}", choice.reason));
     let disks = manifest.disks.iter().map(|disk| {

@@ -6,11 +6,12 @@
 use super::folder::RunFolder;
 use super::measure::{self, ProofWish};
 use super::source::{self, Opened};
-use super::{copy, gather};
+use super::{copy, fixup, gather};
 use crate::cli::Context;
 use crate::cli::options::{CopyArgs, EngineArgs, SourceOptions};
 use anyhow::bail;
 use bench::SuiteOptions;
+use convert::machine::OsFamily;
 use reports::schema::{
     GuestReport, Manifest, Place, ProofRecord, ProofVerdict, Severity, StepRecord, StepStatus, Suite,
 };
@@ -32,6 +33,7 @@ pub(crate) struct Wish {
     pub(crate) timeout: Duration,
     pub(crate) bench: bool,
     pub(crate) bench_budget: Option<u64>,
+    pub(crate) fixup: bool,
     pub(crate) prove: bool,
 }
 
@@ -39,6 +41,17 @@ pub(crate) struct Wish {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
     finished: BTreeMap<String, Finished>,
+    /// The converted disks as the fix-up left them. While they are so, what was found before the fix-up stays valid.
+    #[serde(default)]
+    fixed: Option<DisksFixed>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct DisksFixed {
+    /// Print of the disks as converted.
+    before: String,
+    /// Print of the disks as fixed up.
+    after: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,14 +81,8 @@ impl Run<'_> {
         files: &[&str],
         work: impl FnOnce(&RunFolder) -> anyhow::Result<Answer>,
     ) -> anyhow::Result<bool> {
-        if let Some(earlier) = self.state.finished.get(name)
-            && earlier.fingerprint == fingerprint
-            && files.iter().all(|file| self.folder.has(file))
-        {
-            let detail = format!("reused: {}", earlier.record.detail);
-            let good = earlier.record.status == StepStatus::Good;
-            let seconds = earlier.record.seconds;
-            return self.note(name, StepStatus::Reused, seconds, detail).map(|()| good);
+        if let Some(good) = self.reused(name, fingerprint, files)? {
+            return Ok(good);
         }
         self.context.say(&format!("{name} …"));
         let begun = Instant::now();
@@ -83,16 +90,7 @@ impl Run<'_> {
             Ok((good, detail)) => {
                 let status = if good { StepStatus::Good } else { StepStatus::Bad };
                 self.note(name, status, begun.elapsed().as_secs_f64(), detail)?;
-                if good && let Some(record) = self.steps.last().cloned() {
-                    self.state.finished.insert(
-                        name.to_owned(),
-                        Finished {
-                            fingerprint: fingerprint.to_owned(),
-                            record,
-                        },
-                    );
-                    self.folder.write(STATE, &self.state)?;
-                }
+                self.keep(name, fingerprint)?;
                 Ok(good)
             }
             Err(error) => {
@@ -104,6 +102,47 @@ impl Run<'_> {
                 )?;
                 Err(error)
             }
+        }
+    }
+
+    /// Notes what an earlier run made of the step, where that still holds, and says whether it was good.
+    fn reused(&mut self, name: &str, fingerprint: &str, files: &[&str]) -> anyhow::Result<Option<bool>> {
+        let Some(earlier) = self.state.finished.get(name) else {
+            return Ok(None);
+        };
+        if earlier.fingerprint != fingerprint || !files.iter().all(|file| self.folder.has(file)) {
+            return Ok(None);
+        }
+        let StepRecord {
+            status,
+            seconds,
+            ref detail,
+            ..
+        } = earlier.record;
+        let detail = format!("reused: {detail}");
+        self.note(name, StepStatus::Reused, seconds, detail)?;
+        Ok(Some(status == StepStatus::Good))
+    }
+
+    /// Remembers the last step under `fingerprint`, where it came out well.
+    fn keep(&mut self, name: &str, fingerprint: &str) -> anyhow::Result<()> {
+        let Some(record) = self.steps.last().filter(|step| step.status == StepStatus::Good) else {
+            return Ok(());
+        };
+        let finished = Finished {
+            fingerprint: fingerprint.to_owned(),
+            record: record.clone(),
+        };
+        self.state.finished.insert(name.to_owned(), finished);
+        self.folder.write(STATE, &self.state).map(|_| ())
+    }
+
+    /// The converted disks as they are now; a fix-up of ours counts as no change.
+    fn disks_print(&self, manifest: &Manifest) -> String {
+        let now = disks_print(&self.folder, manifest);
+        match &self.state.fixed {
+            Some(fixed) if fixed.after == now => fixed.before.clone(),
+            _ => now,
         }
     }
 
@@ -205,13 +244,14 @@ fn chain(
         Ok((true, conversion_words(&manifest)))
     })?;
     let manifest: Manifest = run.folder.need(RunFolder::MANIFEST, "convert")?;
-    let disks_print = format!("{copy_print};{}", disks_print(&run.folder, &manifest));
+    let disks_print = format!("{copy_print};{}", run.disks_print(&manifest));
     let good = run.step("verify", &disks_print, &[], |folder| {
         verify(context, folder, &manifest, opened)
     })?;
     if !good {
         return Ok(false);
     }
+    fix_up(run, wish, opened, &manifest, &disks_print)?;
     let map = wish.map.as_ref().map(std::fs::read_to_string).transpose()?;
     run.step(
         "targets",
@@ -244,7 +284,10 @@ fn chain(
         run.skip("prove", "left out as asked (--no-prove)")?;
         return Ok(true);
     }
-    let proof_print = format!("{disks_print};{:?};{};{budget:?}", wish.engine, wish.bench);
+    let proof_print = format!(
+        "{disks_print};{};{:?};{};{budget:?}",
+        wish.fixup, wish.engine, wish.bench
+    );
     let mut measured = None;
     let proven = run.step("prove", &proof_print, &[RunFolder::PROOF], |folder| {
         let proof_wish = ProofWish {
@@ -272,22 +315,57 @@ fn chain(
     // Measuring happened inside the proof's boot: its time is shown as its own.
     if let (Some((seconds, _)), Some(step)) = (&measured, run.steps.last_mut()) {
         step.seconds = (step.seconds - seconds).max(0.0);
+        run.keep("prove", &proof_print)?;
     }
     match measured {
-        Some((seconds, Ok(words))) => run.note("bench-guest", StepStatus::Good, seconds, words)?,
-        Some((seconds, Err(why))) => run.note("bench-guest", StepStatus::Bad, seconds, why)?,
-        None if wish.bench && run.folder.has("bench/guest.json") => {
-            run.note(
-                "bench-guest",
-                StepStatus::Reused,
-                0.0,
-                "reused: bench/guest.json".to_owned(),
-            )?;
+        Some((seconds, Ok(words))) => {
+            run.note("bench-guest", StepStatus::Good, seconds, words)?;
+            run.keep("bench-guest", &proof_print)?;
         }
+        Some((seconds, Err(why))) => run.note("bench-guest", StepStatus::Bad, seconds, why)?,
+        None if wish.bench
+            && run
+                .reused("bench-guest", &proof_print, &["bench/guest.json"])?
+                .is_some() => {}
         None if wish.bench => run.skip("bench-guest", "the guest was not reached from inside")?,
         None => {}
     }
     Ok(proven)
+}
+
+/// Makes the guest ready for KVM. One that can't be fixed up goes on to its proof, which shows whether that matters.
+fn fix_up(
+    run: &mut Run<'_>,
+    wish: &Wish,
+    opened: &Opened,
+    manifest: &Manifest,
+    disks_print: &str,
+) -> anyhow::Result<()> {
+    if !wish.fixup {
+        return run.skip("fixup", "left out as asked (--no-fixup)");
+    }
+    if opened.imported.machine.os.family != OsFamily::Linux {
+        return run.skip("fixup", "only Linux guests are fixed up so far");
+    }
+    if fixup::writes_the_source(manifest) {
+        return run.skip("fixup", "the guest's data is still the source's own file (--data-file)");
+    }
+    let context = run.context;
+    let before = self::disks_print(&run.folder, manifest);
+    let print = format!("{disks_print};{:?}", wish.engine);
+    run.step("fixup", &print, &[], |folder| {
+        match fixup::fixup(context, folder, &wish.engine, false) {
+            Ok(outcome) => Ok((true, fixup::words(&outcome))),
+            Err(error) if context.cancelled() => Err(error),
+            Err(error) => Ok((false, format!("{error:#}"))),
+        }
+    })?;
+    let after = self::disks_print(&run.folder, manifest);
+    if before != after {
+        run.state.fixed = Some(DisksFixed { before, after });
+        run.folder.write(STATE, &run.state)?;
+    }
+    Ok(())
 }
 
 fn inspect(context: &Context, folder: &RunFolder, opened: &Opened) -> anyhow::Result<Answer> {

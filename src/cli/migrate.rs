@@ -7,7 +7,7 @@ use crate::terminal::table;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Takes a guest through the whole chain: inspect, convert, verify, machine definitions, boot proof, measurements, report.
+/// Takes a guest through the whole chain: inspect, convert, verify, fix up, machine definitions, boot proof, measurements, report.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   esxodus migrate web01/web01.vmx -o out/web01
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Time budget of each measurement in seconds (host, guest).
     #[arg(long, value_name = "SECONDS", default_value = "60")]
     bench_budget: u64,
+    /// Leave the guest as it is: virtio in its initramfs, device names and NIC names are its own affair.
+    #[arg(long)]
+    no_fixup: bool,
     /// Don't boot the guest.
     #[arg(long)]
     no_prove: bool,
@@ -60,6 +63,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         timeout: Duration::from_secs(args.timeout),
         bench: !args.no_bench,
         bench_budget: Some(args.bench_budget),
+        fixup: !args.no_fixup,
         prove: !args.no_prove,
     };
     let (report, written, good) = migrate::migrate(context, &wish)?;

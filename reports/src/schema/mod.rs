@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod compare;
 mod conversion;
+mod deep;
 mod estate;
 mod guest;
 mod host;
@@ -18,6 +19,7 @@ pub use bench::{BenchRecord, Better, Metric, Noise, Percentile, Place, SkippedMe
 pub use check::{Finding, Severity};
 pub use compare::{Comparability, ComparedMetric, Comparison, ComparisonVerdict, RecordRef};
 pub use conversion::{DiskManifest, HashTree, Manifest, SourceFile};
+pub use deep::{DeepFacts, DriverPlace, KernelFacts, MountFacts, SystemFacts, SystemKind, VolumeFacts};
 pub use estate::{
     EstateFleet, EstateGuest, EstateHost, EstateLimit, EstateReport, EstateRisk, EstateSizing, EstateVerdict,
     EstateWave,
