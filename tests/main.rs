@@ -16,6 +16,10 @@ mod house;
 #[cfg(test)]
 mod interrupt;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod measure;
+#[cfg(test)]
+mod piped;
 #[cfg(test)]
 mod util;

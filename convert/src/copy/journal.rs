@@ -309,6 +309,12 @@ mod tests {
             assert_eq!(seen, outcomes[..seen.len()], "cut at {cut}");
         }
         std::fs::write(&path, &whole).unwrap();
+        let (mut journal, _) = Journal::replay(&path, &[7; 32], false, |_| Ok(())).unwrap().unwrap();
+        let notes = ["one".to_owned(), "two".to_owned()];
+        journal.outcomes(&[], &notes[..1], 8).unwrap();
+        journal.outcomes(&[], &notes, 9).unwrap();
+        let (_, replayed) = Journal::replay(&path, &[7; 32], false, |_| Ok(())).unwrap().unwrap();
+        assert_eq!((replayed.notes.as_slice(), replayed.file_bytes), (&notes[..], 9));
         assert!(Journal::replay(&path, &[8; 32], false, |_| Ok(())).is_err());
     }
 }

@@ -21,7 +21,8 @@ const SHORT_STREAM: usize = 128;
 const MAX_GRAIN: usize = 2 << 20;
 
 impl Context<'_> {
-    /// Fills the guest buffer with what `runs` hold, and `passed` and `moved` with grains that need no recompression.
+    /// Fills the guest buffer with what `runs` hold, `moved` with compressed grains where they are kept, and `passed` with
+    /// what is known of them.
     /// `streams` are the compressed grains of `runs` where they came along with them.
     pub(super) fn read(
         &self,
@@ -32,10 +33,12 @@ impl Context<'_> {
         moved: &mut Outbox,
         passed: &mut [Option<Passed>],
     ) -> Result<(), ConvertError> {
+        let keeps = matches!(self.compress, Compress::Keep { .. });
         if !streams.is_empty() {
             let path = &self.source.files()[0].path;
             for (run, stream) in runs.iter().zip(streams) {
-                self.grain(path, start, run, stream, slot, moved, passed)?;
+                let at = if keeps { moved.push(stream).start } else { 0 };
+                self.grain(path, start, run, (stream, at), slot, passed)?;
             }
             return Ok(());
         }
@@ -72,17 +75,30 @@ impl Context<'_> {
                 count += 1;
             }
             let length = index(end - first);
-            if slot.packed.len() < length {
-                slot.packed.resize(length, 0);
-            }
-            let mut packed = std::mem::take(&mut slot.packed);
-            self.pread(handle, first, &mut packed[..length])?;
-            for &(run, _, offset, compressed) in &rest[..count] {
+            let grains = rest[..count].iter().map(|&(run, _, offset, compressed)| {
                 let from = index(offset - first);
-                let stream = &packed[from..from + index(u64::from(compressed))];
-                self.grain(&handle.path, start, run, stream, slot, moved, passed)?;
+                (run, from..from + index(u64::from(compressed)))
+            });
+            if keeps {
+                // Read to where it is written from.
+                self.pread(handle, first, moved.room(length))?;
+                let read = moved.commit(length);
+                for (run, range) in grains {
+                    let at = read.start + range.start;
+                    let stream = moved.at(at..at + range.len());
+                    self.grain(&handle.path, start, run, (stream, at), slot, passed)?;
+                }
+            } else {
+                let mut packed = std::mem::take(&mut slot.packed);
+                if packed.len() < length {
+                    packed.resize(length, 0);
+                }
+                self.pread(handle, first, &mut packed[..length])?;
+                for (run, range) in grains {
+                    self.grain(&handle.path, start, run, (&packed[range], 0), slot, passed)?;
+                }
+                slot.packed = packed;
             }
-            slot.packed = packed;
             rest = &rest[count..];
         }
         Ok(())
@@ -146,16 +162,15 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Inflates one grain into the guest buffer, or moves it, or both. What salvage drops of it reads as zeros.
-    #[expect(clippy::too_many_arguments, reason = "the pieces of a slot are borrowed apart")]
+    /// Inflates one grain into the guest buffer, or moves it, or both. What salvage drops of it reads as zeros. `at` is where
+    /// the stream lies in the outbox; it counts only where grains are moved.
     fn grain(
         &self,
         path: &Path,
         start: u64,
         run: &Run,
-        stream: &[u8],
+        (stream, at): (&[u8], usize),
         slot: &mut Slot,
-        moved: &mut Outbox,
         passed: &mut [Option<Passed>],
     ) -> Result<(), ConvertError> {
         let RunSource::Deflate {
@@ -170,12 +185,12 @@ impl Context<'_> {
         let grain = index(u64::from(grain_bytes));
         let from = index(run.offset - start);
         let visible = index(run.length);
-        let whole = run.offset == grain_start && visible == grain;
-        let movable = matches!(self.compress, Compress::Keep { .. })
-            && whole
+        let is_cluster = matches!(self.compress, Compress::Keep { .. })
+            && run.offset == grain_start
+            && visible == grain
             && grain == self.cluster_bytes
-            && from.is_multiple_of(self.cluster_bytes)
-            && movable(stream, self.cluster_bytes);
+            && from.is_multiple_of(self.cluster_bytes);
+        let movable = is_cluster && movable(stream, self.cluster_bytes);
         let trusted = self.compress == Compress::Keep { trust: true } && stream.len() >= SHORT_STREAM;
         if !(movable && trusted)
             && let Err(message) = self.inflate(run, grain_start, grain, stream, start, slot)
@@ -188,10 +203,12 @@ impl Context<'_> {
             return Ok(());
         }
         if movable {
-            passed[from / self.cluster_bytes] = Some(Passed {
-                stream: moved.push(&stream[2..stream.len() - 4]),
+            passed[from / self.cluster_bytes] = Some(Passed::Moved {
+                stream: at + 2..at + stream.len() - 4,
                 inflated: !trusted,
             });
+        } else if is_cluster && stream.len() >= self.cluster_bytes {
+            passed[from / self.cluster_bytes] = Some(Passed::Stored);
         }
         Ok(())
     }

@@ -2,8 +2,9 @@
 
 use super::error::ConvertError;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, fstatvfs, renameat_with};
+use rustix::io::pwritev;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,25 @@ impl Target {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| self.failed("writing", offset, error))
+    }
+
+    /// Writes `pieces` one behind the other from `offset` on.
+    pub(super) fn write_pieces(&self, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> Result<(), ConvertError> {
+        while !pieces.is_empty() {
+            match pwritev(&self.file, pieces, offset) {
+                Ok(0) => {
+                    let error = io::Error::from(io::ErrorKind::WriteZero);
+                    return Err(self.failed("writing", offset, error));
+                }
+                Ok(written) => {
+                    offset += u64::try_from(written).expect("what fits into memory");
+                    IoSlice::advance_slices(&mut pieces, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(self.failed("writing", offset, error.into())),
+            }
+        }
+        Ok(())
     }
 
     /// Length now, in bytes.
