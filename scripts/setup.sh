@@ -4,7 +4,7 @@
 # usage: scripts/setup.sh [run|test|bench|lab]...    (default: run)
 #   run    convert, boot and measure guests: QEMU, firmware, a guest kernel for the appliance, a C compiler
 #   test   what the test suite compares with: libvirt's validators, file-system tools, a headless browser
-#   bench  the reference tools of `make bench*`: fio, sysbench, nbdcopy, xfsprogs
+#   bench  the reference tools of `make bench*`: fio, sysbench, nbdcopy, xfsprogs, virt-v2v, guestfish
 #   lab    what the nested KVM lab needs beside `run`
 #
 # Works as root or through sudo. On a Proxmox host it never touches QEMU: Debian's packages would remove Proxmox's.
@@ -122,7 +122,7 @@ for group in "${groups[@]}"; do
     test)
       need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g lvm2 cryptsetup-bin acpica-tools libhivex-bin chromium iproute2 swtpm openssl lxc ;;
     bench)
-      need fio sysbench libnbd-bin xfsprogs time ;;
+      need fio sysbench libnbd-bin xfsprogs time virt-v2v guestfish ;;
     lab)
       need busybox-static cpio; need_qemu; guest_kernel ;;
     *) die "unknown group '$group' (run, test, bench, lab)" ;;

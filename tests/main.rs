@@ -16,4 +16,6 @@ mod interrupt;
 #[cfg(test)]
 mod measure;
 #[cfg(test)]
+mod prove;
+#[cfg(test)]
 mod util;
