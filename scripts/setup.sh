@@ -4,7 +4,7 @@
 # usage: scripts/setup.sh [run|test|bench|lab]...    (default: run)
 #   run    convert, boot and measure guests: QEMU, firmware, a guest kernel for the appliance, a C compiler
 #   test   what the test suite compares with: libvirt's validators, file-system tools, a headless browser
-#   bench  the reference tools of `make bench*`: fio, sysbench, nbdcopy, xfsprogs, virt-v2v, guestfish
+#   bench  the reference tools of `make bench*`: fio, sysbench, iperf3, qperf, nbdcopy, xfsprogs, virt-v2v, guestfish, and scipy for the statistics' values
 #   lab    what the nested KVM lab needs beside `run`
 #
 # Works as root or through sudo. On a Proxmox host it never touches QEMU: Debian's packages would remove Proxmox's.
@@ -120,9 +120,9 @@ for group in "${groups[@]}"; do
       need ca-certificates make gcc libc6-dev pkg-config kmod mmdebstrap fdisk e2fsprogs dosfstools mtools busybox-static cpio gzip xz-utils zstd python3-minimal
       need_qemu; guest_kernel; rust ;;
     test)
-      need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g lvm2 cryptsetup-bin acpica-tools libhivex-bin chromium iproute2 swtpm openssl lxc ;;
+      need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g lvm2 cryptsetup-bin acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm openssl lxc ;;
     bench)
-      need fio sysbench libnbd-bin xfsprogs time virt-v2v guestfish ;;
+      need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy virt-v2v guestfish ;;
     lab)
       need busybox-static cpio; need_qemu; guest_kernel ;;
     *) die "unknown group '$group' (run, test, bench, lab)" ;;

@@ -17,11 +17,8 @@ use std::time::Duration;
 /// Longest that the KVM probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Probes and chooses what runs guests.
-///
-/// # Errors
-/// The wish can't be met on this host.
-pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
+/// What the options wish.
+fn wishes(args: &EngineArgs) -> (EngineWish, AccelWish) {
     let engine = match args.engine {
         EngineName::Auto => EngineWish::Auto,
         EngineName::Kvm => EngineWish::Kvm,
@@ -32,7 +29,29 @@ pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
         AccelName::Kvm => AccelWish::Kvm,
         AccelName::Tcg => AccelWish::Tcg,
     };
+    (engine, accel)
+}
+
+/// Probes and chooses what runs guests that boot through firmware.
+///
+/// # Errors
+/// The wish can't be met on this host.
+pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
+    let (engine, accel) = wishes(args);
     Ok(runner::engine::choose(
+        engine,
+        accel,
+        &runner::probe::probe(PROBE_DEADLINE),
+    )?)
+}
+
+/// As [`choose`], for guests whose kernel is entered directly.
+///
+/// # Errors
+/// The wish can't be met on this host.
+pub(crate) fn choose_direct(args: &EngineArgs) -> anyhow::Result<Choice> {
+    let (engine, accel) = wishes(args);
+    Ok(runner::engine::choose_direct(
         engine,
         accel,
         &runner::probe::probe(PROBE_DEADLINE),
@@ -90,6 +109,8 @@ pub(crate) struct AgentWish<'a> {
     pub(crate) only: &'a [String],
     /// Folder of LXC's containers, where it is not LXC's own.
     pub(crate) lxc_path: Option<&'a Path>,
+    /// `HOST:PORT` of an agent that serves, for the network.
+    pub(crate) peer: Option<&'a str>,
 }
 
 impl AgentWish<'_> {
@@ -101,6 +122,9 @@ impl AgentWish<'_> {
         }
         for only in self.only {
             arguments.extend(["--only".to_owned(), only.clone()]);
+        }
+        if let Some(peer) = self.peer {
+            arguments.extend(["--peer".to_owned(), peer.to_owned()]);
         }
         arguments
     }
@@ -246,36 +270,4 @@ fn stop(child: &mut std::process::Child) {
 /// Budgets come as whole seconds.
 pub(crate) fn seconds(budget: u64) -> f64 {
     Duration::from_secs(budget).as_secs_f64()
-}
-
-/// Connects this terminal with the guest's console until the guest ends or Ctrl-] is pressed. Returns how it ended.
-///
-/// # Errors
-/// The engine can't be had or fails.
-pub(crate) fn hands_on(
-    context: &Context,
-    folder: &RunFolder,
-    engine: &EngineArgs,
-    persist: bool,
-) -> anyhow::Result<String> {
-    use runner::console::Left;
-    use runner::engine::Engine as _;
-    let scratch = tempfile::Builder::new()
-        .prefix(".run-")
-        .tempdir_in(folder.root())
-        .context("cannot make a folder for overlays")?;
-    let request = prove::request(folder, engine)?;
-    context.say(&format!("guests run on: {}", request.choice.reason));
-    context.say("console of the guest: Ctrl-] leaves");
-    let (spec, notes) = request.hands_on_spec(scratch.path(), persist);
-    for note in notes {
-        context.say(&note);
-    }
-    let mut vm = runner::qemu::Qemu.start(&spec)?;
-    let left = runner::console::attach(vm.as_mut(), &context.cancel)?;
-    Ok(match left {
-        Left::User => "left by Ctrl-]; the guest was switched off".to_owned(),
-        Left::Guest(ended) => format!("the guest ended: {}", ended.detail),
-        Left::Cancelled => "stopped".to_owned(),
-    })
 }

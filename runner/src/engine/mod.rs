@@ -2,10 +2,13 @@
 
 mod choice;
 mod console;
+pub mod images;
+mod process;
 mod spec;
 
-pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose};
+pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose, choose_direct};
 pub use console::{Console, ConsoleLine};
+pub(crate) use process::Process;
 pub use spec::{DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
 
 use crate::Result;
@@ -26,6 +29,15 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// Missing programs or firmware, an engine that ends at once (with its words).
     fn start(&self, spec: &VmSpec) -> Result<Box<dyn Vm>>;
+}
+
+/// The engine of a [`Choice`].
+#[must_use]
+pub fn engine(kind: EngineKind) -> Box<dyn Engine> {
+    match kind {
+        EngineKind::Kvm => Box::new(crate::kvm::engine::Kvm::default()),
+        EngineKind::Qemu => Box::new(crate::qemu::Qemu),
+    }
 }
 
 /// A running guest. Dropping it ends it.

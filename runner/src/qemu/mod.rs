@@ -2,18 +2,16 @@
 
 mod cmdline;
 mod firmware;
-mod process;
 mod qmp;
 
-use crate::engine::{Console, DiskFormat, Ended, Engine, Vm, VmEvent, VmEventKind, VmSpec, VmStats};
+use crate::engine::{Console, DiskFormat, Ended, Engine, Process, Vm, VmEvent, VmEventKind, VmSpec, VmStats};
 use crate::{Result, RunnerError};
-use process::Process;
 use qmp::Qmp;
 use serde_json::json;
 use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -125,7 +123,7 @@ impl Engine for Qemu {
         }
         let args = cmdline::arguments(spec, flash.as_ref(), folder.path(), &disks);
         tracing::debug!(?args, "starting qemu");
-        let process = Process::start(PROGRAM, args, &folder.path().join("qemu.log"))?;
+        let process = Process::start(PROGRAM, args, Stdio::null(), &folder.path().join("qemu.log"))?;
         let connect = |name: &str| -> Result<UnixStream> {
             let path = folder.path().join(format!("{name}.sock"));
             let until = Instant::now() + PATIENCE;
@@ -272,23 +270,7 @@ impl Vm for QemuVm {
     }
 
     fn stats(&self) -> VmStats {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid)).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split_whitespace().collect();
-        let number = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        let ticks = rustix::param::clock_ticks_per_second().max(1);
-        // proc(5): fields 14 and 15 are utime and stime, 24 is rss in pages; two lie before the bracket.
-        let pages = number(21);
-        #[expect(clippy::cast_precision_loss, reason = "ticks stay far below 2^52")]
-        let cpu_seconds = (number(11) + number(12)) as f64 / ticks as f64;
-        VmStats {
-            cpu_seconds,
-            resident_bytes: pages.saturating_mul(rustix::param::page_size() as u64),
-        }
+        self.process.stats()
     }
 }
 

@@ -18,23 +18,30 @@ use esxodus_runner::{
     arch::Topology,
     boot::LinuxBoot,
     kvm::{
-        AgentChannel, DiskConfig, ExitReason, NetConfig, SerialOutput, Vmm, VmmConfig,
+        AgentChannel, DiskConfig, ExitReason, NetConfig, SerialInput, SerialOutput, Transport, Uplink, Vmm, VmmConfig,
         config::{CacheMode, DiskFormat},
+        engine::{MONITOR, serve},
     },
 };
+
+mod by_engine;
+mod measure;
 
 type Failure = Box<dyn std::error::Error>;
 
 const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
     [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]…
     [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
-    [--power-button-after SECONDS] [--agent-echo]";
+    [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages] [--by-engine]
+
+--by-engine runs the same guest as the engine does, in a process of its own: console and agent over sockets.";
 
 struct Options {
     config: VmmConfig,
     sandbox: bool,
     power_button: Option<Duration>,
     echo: Option<UnixStream>,
+    by_engine: bool,
 }
 
 fn parse() -> Result<Options, Failure> {
@@ -46,6 +53,7 @@ fn parse() -> Result<Options, Failure> {
     let mut sandbox = true;
     let mut power_button = None;
     let mut echo = None;
+    let mut by_engine = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -61,6 +69,9 @@ fn parse() -> Result<Options, Failure> {
                 let index = config.nets.len();
                 config.nets.push(net(&value()?, index)?);
             }
+            "--by-engine" => by_engine = true,
+            "--pci" => config.transport = Transport::Pci,
+            "--hugepages" => config.hugepages = true,
             "--agent" => {
                 config.agent = Some(AgentChannel::Listener(UnixListener::bind(value()?)?));
             }
@@ -70,7 +81,7 @@ fn parse() -> Result<Options, Failure> {
                 echo = Some(ours);
             }
             "--console" => match value()?.as_str() {
-                "stdin" => config.console_input = true,
+                "stdin" => config.console_input = SerialInput::Stdin,
                 "none" => config.console = SerialOutput::Discard,
                 path => config.console = SerialOutput::File(File::create(path)?),
             },
@@ -90,6 +101,7 @@ fn parse() -> Result<Options, Failure> {
         sandbox,
         power_button,
         echo,
+        by_engine,
     })
 }
 
@@ -142,7 +154,7 @@ fn net(text: &str, index: usize) -> Result<NetConfig, Failure> {
         bytes = parts.try_into().map_err(|_| "a MAC address has six bytes")?;
     }
     Ok(NetConfig {
-        tap: tap.into(),
+        uplink: Uplink::Tap(tap.into()),
         mac: bytes,
     })
 }
@@ -165,6 +177,9 @@ fn check_echo(mut channel: UnixStream) -> io::Result<String> {
 
 fn run() -> Result<ExitReason, Failure> {
     let options = parse()?;
+    if options.by_engine {
+        return by_engine::run(options);
+    }
     let vmm = Vmm::new(options.config)?;
     let vm = if options.sandbox {
         vmm.start_sandboxed()?
@@ -189,6 +204,31 @@ fn run() -> Result<ExitReason, Failure> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(MONITOR) {
+        return match serve() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(3),
+            Err(error) => {
+                eprintln!("{MONITOR}: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let helper: Option<fn(&[String]) -> Result<(), Failure>> = match arguments.first().map(String::as_str) {
+        Some("measure") => Some(measure::program),
+        Some("randread") => Some(measure::random_reads),
+        _ => None,
+    };
+    if let Some(helper) = helper {
+        return match helper(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vmm: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
     match run() {
         Ok(ExitReason::PoweredOff) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(3),
