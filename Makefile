@@ -6,7 +6,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 TRIPLE := x86_64-unknown-linux-gnu
 BIN := target/release/esxodus
 
-.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-boot fuzz clean-demo
+.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-boot bench-fixup fuzz clean-demo
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -46,6 +46,10 @@ bench-boot: ## the own VMM beside QEMU's microvm in the nested lab: boot stages,
 fuzz: ## fuzz the readers, a minute each (FUZZ_OPTIONS="-t 600 vmdk_hosted")
 	@scripts/setup.sh fuzz
 	@scripts/fuzz.sh $(FUZZ_OPTIONS)
+
+bench-fixup: build ## converting and fixing up beside virt-v2v, the appliance beside guestfish
+	@scripts/setup.sh run test bench
+	@scripts/bench-fixup.sh $(BENCH_OPTIONS)
 
 clean-demo: ## remove the sample guest and its results from the cache
 	rm -rf "$(CACHE)/demo" "$(CACHE)/demo-out"

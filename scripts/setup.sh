@@ -4,7 +4,7 @@
 # usage: scripts/setup.sh [run|test|bench|fuzz|lab]...    (default: run)
 #   run    convert, boot and measure guests: QEMU, firmware, a guest kernel for the appliance, a C compiler
 #   test   what the test suite compares with: libvirt's validators, file-system tools, a headless browser
-#   bench  the reference tools of `make bench*`: fio, sysbench, iperf3, qperf, nbdcopy, xfsprogs, and scipy for the statistics' values
+#   bench  the reference tools of `make bench*`: fio, sysbench, iperf3, qperf, nbdcopy, xfsprogs, virt-v2v, guestfish, and scipy for the statistics' values
 #   fuzz   cargo-fuzz, and the C++ compiler that libFuzzer is built with
 #   lab    what the nested KVM lab needs beside `run`
 #
@@ -123,7 +123,7 @@ for group in "${groups[@]}"; do
     test)
       need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g lvm2 cryptsetup-bin acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm openssl lxc lz4 passt ;;
     bench)
-      need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy ;;
+      need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy virt-v2v guestfish ;;
     fuzz)
       need g++; rust
       PATH=$HOME/.cargo/bin:$PATH

@@ -22,4 +22,6 @@ mod measure;
 #[cfg(test)]
 mod piped;
 #[cfg(test)]
+mod prove;
+#[cfg(test)]
 mod util;

@@ -2,7 +2,7 @@
 
 use super::signs::{Cause, Certainty, Failure};
 use crate::engine::DiskBus;
-use serde_json::Value;
+use reports::schema::{DeepFacts, DriverPlace, KernelFacts};
 
 /// Modules without which a kernel does not see a disk on `bus`. The transports below them come with them.
 fn drivers(bus: DiskBus) -> &'static [&'static str] {
@@ -17,44 +17,30 @@ fn drivers(bus: DiskBus) -> &'static [&'static str] {
 /// An initramfs that lacks a driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lacking {
-    /// `initrd.img-6.1.0-28-amd64`.
+    /// `/boot/initrd.img-6.1.0-28-amd64`.
     file: String,
-    missing: Vec<String>,
-    /// Of all kernels, or of the one that boots: the foresight is certain.
-    certain: bool,
+    missing: Vec<&'static str>,
 }
 
-/// Root systems that were found on the disks.
-fn roots(inspection: &Value) -> impl Iterator<Item = &Value> {
-    inspection["roots"].as_array().into_iter().flatten()
+/// What `kernel` lacks for `bus`; a driver that the inspection says nothing about is not claimed to be missing.
+fn judge(kernel: &KernelFacts, bus: DiskBus) -> Lacking {
+    let early = |place: &DriverPlace| matches!(place, DriverPlace::BuiltIn | DriverPlace::Initramfs);
+    let lacks = |name: &&'static str| kernel.drivers.get(*name).is_some_and(|place| !early(place));
+    Lacking {
+        file: kernel
+            .initramfs
+            .clone()
+            .unwrap_or_else(|| format!("of kernel {}", kernel.version)),
+        missing: drivers(bus).iter().copied().filter(lacks).collect(),
+    }
 }
 
-/// Which initramfs lacks a driver of `bus`: that of `kernel` where it is known, else one only if all of them do.
-pub(super) fn lacking(inspection: Option<&Value>, bus: DiskBus, kernel: Option<&str>) -> Option<Lacking> {
-    let images: Vec<&Value> = roots(inspection?)
-        .flat_map(|root| root["kernel_images"].as_array().into_iter().flatten())
-        .collect();
-    let judged = |image: &&Value| -> Option<Lacking> {
-        let has = |list: &str, name: &str| {
-            image[list]
-                .as_array()
-                .is_some_and(|names| names.iter().any(|found| found.as_str() == Some(name)))
-        };
-        image["drivers"].as_array()?;
-        let missing: Vec<String> = drivers(bus)
-            .iter()
-            .filter(|name| !has("drivers", name) && !has("builtin", name))
-            .map(|&name| name.to_owned())
-            .collect();
-        Some(Lacking {
-            file: image["initramfs"].as_str()?.to_owned(),
-            missing,
-            certain: true,
-        })
-    };
-    let fits = |image: &&&Value| kernel.is_none_or(|kernel| image["version"].as_str() == Some(kernel));
-    let mut found: Vec<Lacking> = images.iter().filter(fits).filter_map(judged).collect();
-    if found.is_empty() || found.iter().any(|image| image.missing.is_empty()) {
+/// Which initramfs lacks a driver of `bus`: that of the kernel `version` where it is known, else one only if all of them do.
+fn lacking(deep: Option<&DeepFacts>, bus: DiskBus, version: Option<&str>) -> Option<Lacking> {
+    let kernels = deep?.systems.iter().flat_map(|system| &system.kernels);
+    let fits = |kernel: &&KernelFacts| version.is_none_or(|version| kernel.version == version);
+    let mut found: Vec<Lacking> = kernels.filter(fits).map(|kernel| judge(kernel, bus)).collect();
+    if found.is_empty() || found.iter().any(|kernel| kernel.missing.is_empty()) {
         return None;
     }
     Some(found.swap_remove(0))
@@ -69,19 +55,23 @@ impl Lacking {
             bus.name()
         )
     }
+
+    fn advice(&self) -> String {
+        format!(
+            "Run `esxodus fixup`, which puts {} into the initramfs, or try another bus (`prove --search`)",
+            self.missing.join(" and ")
+        )
+    }
 }
 
 /// The failure that must come when every initramfs lacks a driver of `bus`.
-pub(super) fn foresee(inspection: Option<&Value>, bus: DiskBus) -> Option<Failure> {
-    let lacking = lacking(inspection, bus, None)?;
+pub(super) fn foresee(deep: Option<&DeepFacts>, bus: DiskBus) -> Option<Failure> {
+    let lacking = lacking(deep, bus, None)?;
     Some(Failure {
         certainty: Certainty::Final,
         cause: Cause::Root,
         reason: "no root device: the system waits for its disk".to_owned(),
-        advice: format!(
-            "Run `esxodus fixup`, which puts {} into the initramfs, or try another bus (`prove --search`)",
-            lacking.missing.join(" and ")
-        ),
+        advice: lacking.advice(),
     })
 }
 
@@ -105,15 +95,12 @@ fn wrong_on(name: &str, bus: DiskBus) -> bool {
 }
 
 /// Makes the failure's reason as precise as the inspection allows.
-pub(super) fn explain(mut failure: Failure, inspection: Option<&Value>, bus: DiskBus, kernel: Option<&str>) -> Failure {
+pub(super) fn explain(mut failure: Failure, deep: Option<&DeepFacts>, bus: DiskBus, kernel: Option<&str>) -> Failure {
     match failure.cause {
         Cause::Root => {
-            if let Some(lacking) = lacking(inspection, bus, kernel) {
+            if let Some(lacking) = lacking(deep, bus, kernel) {
                 failure.reason = format!("{}; {}", failure.reason, lacking.words(bus));
-                failure.advice = format!(
-                    "Run `esxodus fixup`, which puts {} into the initramfs, or try another bus (`prove --search`)",
-                    lacking.missing.join(" and ")
-                );
+                failure.advice = lacking.advice();
             } else if let Some(name) = failure
                 .reason
                 .split_whitespace()
@@ -127,13 +114,13 @@ pub(super) fn explain(mut failure: Failure, inspection: Option<&Value>, bus: Dis
             }
         }
         Cause::Mount => {
-            let wrong: Vec<String> = inspection
+            let mounts = deep
                 .into_iter()
-                .flat_map(roots)
-                .flat_map(|root| root["fstab"].as_array().into_iter().flatten())
-                .filter_map(|entry| Some((entry["spec"].as_str()?, entry["file"].as_str()?)))
-                .filter(|(spec, file)| wrong_on(spec, bus) && *file != "/")
-                .map(|(spec, file)| format!("{spec} ({file})"))
+                .flat_map(|deep| &deep.systems)
+                .flat_map(|system| &system.fstab);
+            let wrong: Vec<String> = mounts
+                .filter(|mount| wrong_on(&mount.spec, bus) && mount.file != "/")
+                .map(|mount| format!("{} ({})", mount.spec, mount.file))
                 .collect();
             if !wrong.is_empty() {
                 failure.reason = format!(
@@ -157,16 +144,22 @@ mod tests {
     use super::{explain, foresee, lacking};
     use crate::engine::DiskBus;
     use crate::proof::signs;
-    use serde_json::{Value, json};
+    use reports::schema::DeepFacts;
+    use serde_json::json;
 
-    fn guest() -> Value {
-        json!({"roots": [{
-            "fstab": [{"spec": "/dev/sda1", "file": "/"}, {"spec": "/dev/sdb1", "file": "/srv/data"}, {"spec": "UUID=1", "file": "/boot"}],
-            "kernel_images": [
-                {"version": "6.1.0-28-amd64", "initramfs": "initrd.img-6.1.0-28-amd64", "drivers": ["mptspi", "ahci", "sd_mod"], "builtin": []},
-                {"version": "6.1.0-30-amd64", "initramfs": "initrd.img-6.1.0-30-amd64", "drivers": ["virtio_blk", "sd_mod"], "builtin": ["virtio_pci"]},
+    fn guest() -> DeepFacts {
+        let value = json!({"systems": [{
+            "fstab": [
+                {"spec": "/dev/sda1", "file": "/"}, {"spec": "/dev/sdb1", "file": "/srv/data"}, {"spec": "UUID=1", "file": "/boot"},
             ],
-        }]})
+            "kernels": [
+                {"version": "6.1.0-28-amd64", "initramfs": "/boot/initrd.img-6.1.0-28-amd64",
+                 "drivers": {"virtio_pci": "modules", "virtio_blk": "missing", "virtio_scsi": "modules"}},
+                {"version": "6.1.0-30-amd64", "initramfs": "/boot/initrd.img-6.1.0-30-amd64",
+                 "drivers": {"virtio_pci": "built-in", "virtio_blk": "initramfs", "virtio_scsi": "modules"}},
+            ],
+        }]});
+        serde_json::from_value(value).expect("facts")
     }
 
     #[test]

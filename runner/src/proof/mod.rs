@@ -23,7 +23,7 @@ use agent::protocol::Request;
 use convert::machine::OsFamily;
 use convert::progress::Progress;
 use evidence::Folder;
-use reports::schema::{BenchRecord, Place, ProofRecord, ProofTry, ProofVerdict, Stamp, Suite};
+use reports::schema::{BenchRecord, DeepFacts, Place, ProofRecord, ProofTry, ProofVerdict, Stamp, Suite};
 use request::Hardware;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,8 @@ struct Ground<'a> {
     /// Overlays on the real disks, with the agent in them; every try writes into overlays of its own on top.
     overlays: Vec<PathBuf>,
     inspection: Option<Value>,
+    /// The typed part of `inspection`.
+    deep: Option<DeepFacts>,
     injected: bool,
     notes: Vec<String>,
 }
@@ -123,6 +125,7 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
         scratch: scratch.path(),
         overlays,
         inspection: None,
+        deep: None,
         injected: false,
         notes: Vec::new(),
     };
@@ -273,6 +276,7 @@ impl Ground<'_> {
                         .notes
                         .push(format!("the agent could not be put into the guest: {error}")),
                 }
+                self.deep = serde_json::from_value(found["deep"].clone()).ok();
                 self.inspection = Some(found);
             }
             Err(RunnerError::Cancelled) => return Err(RunnerError::Cancelled),
@@ -313,7 +317,7 @@ impl Ground<'_> {
             timeout: request.timeout,
             silence: request.silence,
             injected: self.injected,
-            foreseen: diagnosis::foresee(self.inspection.as_ref(), hardware.bus),
+            foreseen: diagnosis::foresee(self.deep.as_ref(), hardware.bus),
         };
         let mut watch = Watch::new(vm, folder, wish);
         watch.until_decided(cancel)?;
@@ -337,7 +341,7 @@ impl Ground<'_> {
         watch.power_off(cancel)?;
         stages.done("power-off", since);
         let graphical = request.machine.os.family != OsFamily::Linux;
-        let outcome = watch.conclude(&hardware, self.inspection.as_ref(), graphical)?;
+        let outcome = watch.conclude(&hardware, self.deep.as_ref(), graphical)?;
         for disk in disks {
             // A search must not keep every try's writes until its end.
             let _ = std::fs::remove_file(disk);

@@ -5,7 +5,7 @@ use super::request::Hardware;
 use super::signs::{Cause, Failure, ORDER};
 use super::watch::Watch;
 use crate::Result;
-use reports::schema::{Evidence, Milestone, ProofVerdict};
+use reports::schema::{DeepFacts, Evidence, Milestone, ProofVerdict};
 use serde_json::{Value, json};
 
 /// More than that between the guest's clock and the host's is told: an RTC in local time is hours away, a slow answer is not.
@@ -28,7 +28,7 @@ impl Watch<'_> {
     pub(super) fn conclude(
         mut self,
         hardware: &Hardware,
-        inspection: Option<&Value>,
+        deep: Option<&DeepFacts>,
         graphical: bool,
     ) -> Result<Outcome> {
         let mut evidence = Vec::new();
@@ -88,9 +88,9 @@ impl Watch<'_> {
         for failure in [&mut self.failure, &mut self.likely] {
             *failure = failure
                 .take()
-                .map(|failure| diagnosis::explain(failure, inspection, hardware.bus, kernel.as_deref()));
+                .map(|failure| diagnosis::explain(failure, deep, hardware.bus, kernel.as_deref()));
         }
-        let (verdict, reason, advice, cause) = self.decide(graphical);
+        let (verdict, reason, advice, cause) = self.decide(deep, graphical);
         Ok(Outcome {
             verdict,
             reason,
@@ -102,7 +102,7 @@ impl Watch<'_> {
         })
     }
 
-    fn decide(&self, graphical: bool) -> (ProofVerdict, String, Vec<String>, Option<Cause>) {
+    fn decide(&self, deep: Option<&DeepFacts>, graphical: bool) -> (ProofVerdict, String, Vec<String>, Option<Cause>) {
         let seconds = |name: &str| {
             let found = self.milestones.iter().find(|milestone| milestone.name == name);
             found.map_or(0, |milestone| milestone.at_ms / 1000)
@@ -125,7 +125,9 @@ impl Watch<'_> {
                 "the agent answered from inside after {} s; system state: {state}",
                 seconds("agent")
             );
-            let told = guest.map(|guest| remarks(guest, self.clock_offset)).unwrap_or_default();
+            let told = guest
+                .map(|guest| remarks(guest, deep, self.clock_offset))
+                .unwrap_or_default();
             return (ProofVerdict::Proven, reason, told, None);
         }
         if let Some(failure) = &self.failure {
@@ -210,7 +212,7 @@ fn strings(value: &Value) -> Vec<&str> {
 }
 
 /// What is not as it should be in a guest that came up.
-fn remarks(guest: &Value, clock_offset: Option<f64>) -> Vec<String> {
+fn remarks(guest: &Value, deep: Option<&DeepFacts>, clock_offset: Option<f64>) -> Vec<String> {
     let mut told = Vec::new();
     let failed = strings(&guest["failed_units"]);
     if !failed.is_empty() {
@@ -220,12 +222,37 @@ fn remarks(guest: &Value, clock_offset: Option<f64>) -> Vec<String> {
     if !missing.is_empty() {
         told.push(format!("fstab names mounts that are not there: {}", missing.join(", ")));
     }
-    let names = strings(&guest["missing_nics"]);
-    if !names.is_empty() {
+    if guest["swap_missing"] == true {
+        told.push("fstab names swap, and none is in use".to_owned());
+    }
+    let vmware = strings(&guest["vmware_programs"]);
+    if !vmware.is_empty() {
         told.push(format!(
-            "the network configuration names {}, and no NIC is called so: run `esxodus fixup`",
-            names.join(", ")
+            "programs of VMware Tools run: {}: `esxodus fixup` disables them",
+            vmware.join(", ")
         ));
+    }
+    let nics: Vec<&str> = guest["nics"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|nic| nic["name"].as_str())
+        .collect();
+    for (name, file) in deep
+        .into_iter()
+        .flat_map(|deep| &deep.systems)
+        .flat_map(|system| &system.interfaces)
+    {
+        // Names that the kernel or udev give to hardware; a bond or bridge is made by its own configuration.
+        let hardware = ["ens", "eno", "enp", "enx", "eth"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+        if hardware && !nics.is_empty() && !nics.contains(&name.as_str()) {
+            told.push(format!(
+                "{file} names {name}, and no NIC is called so ({}): run `esxodus fixup`",
+                nics.join(", ")
+            ));
+        }
     }
     if let Some(offset) = clock_offset.filter(|offset| offset.abs() > CLOCK_TOLERANCE) {
         told.push(format!(
@@ -242,11 +269,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_inside_is_told_and_nothing_else() {
-        let good = json!({"failed_units": [], "missing_mounts": [], "missing_nics": []});
-        assert!(remarks(&good, Some(-0.4)).is_empty());
-        let bad = json!({"failed_units": ["a.service"], "missing_mounts": ["/srv"], "missing_nics": ["ens192"]});
-        let told = remarks(&bad, Some(7200.2)).join("\n");
-        for word in ["a.service", "/srv", "ens192", "+7200 s"] {
+        let deep = json!({"systems": [{"interfaces": {"ens192": "/etc/network/interfaces", "br0": "/etc/network/interfaces"}}]});
+        let deep = serde_json::from_value(deep).expect("facts");
+        let good =
+            json!({"failed_units": [], "missing_mounts": [], "nics": [{"name": "ens192"}], "swap_missing": false});
+        let told = remarks(&good, Some(&deep), Some(-0.4));
+        assert!(told.is_empty(), "{told:?}");
+        let bad = json!({"failed_units": ["a.service"], "missing_mounts": ["/srv"], "nics": [{"name": "enp1s0"}],
+                         "swap_missing": true, "vmware_programs": ["vmtoolsd"]});
+        let told = remarks(&bad, Some(&deep), Some(7200.2)).join("\n");
+        for word in ["a.service", "/srv", "ens192", "enp1s0", "swap", "vmtoolsd", "+7200 s"] {
             assert!(told.contains(word), "{told}");
         }
     }
