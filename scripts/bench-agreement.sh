@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The agent's figures beside fio, sysbench, a C STREAM and a C pointer chase on this host: taken in turn (A B, B A, ...), so
+# The agent's figures beside fio, sysbench, a C STREAM, a C pointer chase, iperf3 and qperf on this host: taken in turn (A B, B A, ...), so
 # that drift hits both sides of a pair, and printed as the median of the paired ratios agent : tool.
 # Usage: bench-agreement.sh [PAIRS] [FOLDER] [ONLY]      (default: 5 pairs in target/, every metric)
 #
 # A pair is quiet when other processes used at most a tenth of the CPU time and at most 2 % was stolen meanwhile. Where there
 # are enough quiet pairs, only they count; up to twice the pairs are taken for that. As root both sides run at raised
 # priority. Exit code 1: outside of the bar in quiet pairs, and no explanation is known.
-# Needs: cargo, fio, sysbench, cc, python3.
+# ESXODUS_AGENT names an agent that is built already (static, release).
+# The network is a veth pair into a namespace of its own, which needs root. Needs: cargo, fio, sysbench, cc, python3, iperf3, qperf.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,10 +18,18 @@ for tool in cargo fio sysbench cc python3; do
     command -v "$tool" >/dev/null || { echo "SKIP: $tool is missing; scripts/setup.sh bench installs it" >&2; exit 0; }
 done
 triple=x86_64-unknown-linux-gnu
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --release -p esxodus-agent --target $triple
+agent=${ESXODUS_AGENT:-$PWD/target/$triple/release/esxodus-agent}
+[ -n "${ESXODUS_AGENT:-}" ] ||
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release -p esxodus-agent --target $triple
 mkdir -p "$folder"
 work=$(mktemp -d "$folder/bench-agreement.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+space=esxa$$ link=esxb$$ net=''
+clean_up() {
+    for pid in $(jobs -p); do kill "$pid" 2>/dev/null || true; done
+    if [ -n "$net" ]; then ip link del "$link" 2>/dev/null || true; ip netns del "$space" 2>/dev/null || true; fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
 
 # McCalpin's four loops as gcc -O3 builds them, huge pages wanted as the agent wants them. A sample is passes for 0.1 s, as
 # the agent's; prints the median MB/s of 11. (STREAM itself prints its best single pass, which noise does not reach.)
@@ -87,7 +96,22 @@ C
 cc -O3 -o "$work/stream" "$work/stream.c"
 cc -O2 -o "$work/chase" "$work/chase.c"
 
-export WORK=$work AGENT=$PWD/target/$triple/release/esxodus-agent PAIRS=$pairs ONLY=$only
+wanted=no; case $only in ''|net*) wanted=yes ;; esac
+if [ "$wanted" = yes ] && [ "$(id -u)" = 0 ] && command -v ip iperf3 qperf >/dev/null; then
+    net=198.19.7.2
+    ip netns add "$space"
+    ip link add "$link" type veth peer name far netns "$space"
+    ip addr add 198.19.7.1/24 dev "$link" && ip link set "$link" up
+    ip -n "$space" addr add $net/24 dev far && ip -n "$space" link set far up && ip -n "$space" link set lo up
+    ip netns exec "$space" "$agent" bench --serve 7077 2>/dev/null &
+    ip netns exec "$space" iperf3 -s >/dev/null 2>&1 &
+    ip netns exec "$space" qperf >/dev/null 2>&1 &
+    sleep 1
+elif [ "$wanted" = yes ]; then
+    echo "SKIP: the network needs root, ip, iperf3 and qperf" >&2
+fi
+export NET=$net
+export WORK=$work AGENT=$agent PAIRS=$pairs ONLY=$only
 python3 - <<'PY'
 import json, os, re, statistics, subprocess, sys, time
 work, agent, pairs, only = os.environ["WORK"], os.environ["AGENT"], int(os.environ["PAIRS"]), os.environ["ONLY"]
@@ -99,7 +123,8 @@ def run(*args):
     return subprocess.run(raised + list(args), check=True, capture_output=True, text=True, cwd=work).stdout
 
 def agent_metric(metric, pick):
-    record = json.loads(run(agent, "bench", "--only", metric, "--budget", "4", "--folder", work, "--disk-budget", str(MIB)))
+    peer = ["--peer", os.environ["NET"] + ":7077"] if metric.startswith("net.") else []
+    record = json.loads(run(agent, "bench", "--only", metric, "--budget", "4", "--folder", work, "--disk-budget", str(MIB), *peer))
     found = [m for m in record["metrics"] if m["id"] == metric]
     if not found:
         raise RuntimeError(f"{metric}: {record.get('skipped')}")
@@ -124,9 +149,18 @@ def stream(at):
 def chase(size):
     return float(run("./chase", str(size)))
 
+def iperf(*more):
+    out = json.loads(run("iperf3", "-J", "-t", "3", "-c", os.environ["NET"], *more))
+    return out["end"]["sum_received"]["bits_per_second"] / 8e6
+
+def qperf_round_trip():
+    # tcp_lat is half of the round trip, with its unit behind it.
+    value, unit = re.search(r"latency\s*=\s*([\d.]+) (\w+)", run("qperf", "-t", "3", "-m", "1", os.environ["NET"], "tcp_lat")).groups()
+    return 2 * float(value) * {"ns": 1e-3, "us": 1, "ms": 1e3}[unit]
+
 def fio(rw, bs, depth, key):
     out = run("fio", "--name=a", "--filename=fio.data", f"--size={MIB}M", f"--rw={rw}", f"--bs={bs}", f"--iodepth={depth}",
-              "--ioengine=io_uring", "--direct=1", "--time_based", "--runtime=3", "--output-format=json")
+              "--ioengine=io_uring", "--direct=1", "--time_based", "--ramp_time=1", "--runtime=3", "--output-format=json")
     job = json.loads(out)["jobs"][0]
     side = job["write"] if "write" in rw else job["read"]
     return side["bw_bytes"] / 1e6 if key == "bw" else side["iops"]
@@ -156,12 +190,30 @@ cases = [
     ("disk.randwrite-4k.qd1", "fio randwrite 4k qd1", lambda: fio("randwrite", "4k", 1, "iops"), 10, ""),
     ("disk.randwrite-4k.qd32", "fio randwrite 4k qd32", lambda: fio("randwrite", "4k", 32, "iops"), 10, ""),
 ]
+if os.environ["NET"]:
+    cases += [
+        ("net.stream", "iperf3", lambda: iperf(), 10, ""),
+        ("net.stream.back", "iperf3 -R", lambda: iperf("-R"), 10, ""),
+        ("net.rr", "qperf tcp_lat, twice", qperf_round_trip, 10, ""),
+    ]
+
+def kernel_threads():
+    # They write what both sides ask for: PF_KTHREAD (include/linux/sched.h) in the flags, field 9 of /proc/PID/stat.
+    ticks = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[6]) & 0x00200000:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks
 
 def busy():
     f = [float(x) for x in open("/proc/stat").readline().split()[1:]]
     own = os.times()
     tick = os.sysconf("SC_CLK_TCK")
-    return (f[0] + f[1] + f[2]) / tick - sum(own[:4]), f[7] / tick
+    return (f[0] + f[1] + f[2] - kernel_threads()) / tick - sum(own[:4]), f[7] / tick
 
 print(f"load at the start: {open('/proc/loadavg').read().split()[0]}, {cpus} CPUs, both sides at "
       f"{'raised' if raised else 'ordinary'} priority")

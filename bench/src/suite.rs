@@ -1,6 +1,6 @@
 //! Runs the workloads one after the other within a budget, and writes the record.
 
-use crate::harness::{Clock, Halt, NoiseBar, NoiseMeter, NoiseReading, Plan, Repeated, SpinReference, Work, repeat};
+use crate::harness::{Clock, Halt, NoiseBar, NoiseMeter, Plan, Repeated, SpinReference, Work, repeat, settle};
 use crate::host;
 use crate::stats;
 use crate::workloads::{self, Context, Definition, Planned, usable_cpus};
@@ -129,19 +129,22 @@ pub fn run_suite(
         source,
     })?;
     let facts = host::facts();
+    let (start, budget) = (Clock::now(), options.budget());
+    let settled = settle(&options.noise_bar, budget / 10, cancel);
     let meter = NoiseMeter::start(Work::Kernel);
-    let spin = SpinReference::new();
     let mut run = Run {
         options,
-        start: Clock::now(),
-        budget: options.budget(),
-        spin,
+        start,
+        budget,
+        spin: SpinReference::new(),
+        speeds: Vec::new(),
         metrics: Vec::new(),
         skipped: Vec::new(),
         steal: Vec::new(),
         self_checks: self_checks(),
         cancel,
     };
+    run.self_checks.extend(settled.map(|settled| settled.words()));
     let context = context(options, &facts, cancel);
     let planned: Vec<Planned<'_>> = workloads::plan(&context)
         .into_iter()
@@ -190,6 +193,8 @@ struct Run<'a> {
     start: Clock,
     budget: Duration,
     spin: SpinReference,
+    /// Of each metric taken: the time of the spin reference after it, as a multiple of that at the start.
+    speeds: Vec<f64>,
     metrics: Vec<Metric>,
     skipped: Vec<SkippedMetric>,
     steal: Vec<f64>,
@@ -247,20 +252,9 @@ impl<'a> Run<'a> {
         let reading = meter.read();
         self.steal.push(reading.steal_share() * 100.0);
         drop(built.kernel);
-        let unfit = self.judge(&reading);
+        self.speeds.push(1.0 + self.spin.drift(self.options.noise_bar.drift));
+        let unfit = reading.judge(&self.options.noise_bar);
         Ok(self.metric(planned.definition, built.method, repeated, unfit))
-    }
-
-    fn judge(&self, reading: &NoiseReading) -> Option<String> {
-        reading.judge(&self.options.noise_bar).or_else(|| {
-            let bar = self.options.noise_bar.drift;
-            let drift = self.spin.drift(bar);
-            (drift.abs() > bar).then(|| {
-                let slower = if drift > 0.0 { "slower" } else { "faster" };
-                let (drift, bar) = (drift.abs() * 100.0, bar * 100.0);
-                format!("the CPU ran {drift:.0} % {slower} than at the start of the run (bar {bar:.0} %)")
-            })
-        })
     }
 
     fn metric(&mut self, definition: Definition, method: String, repeated: Repeated, unfit: Option<String>) -> Metric {
@@ -300,12 +294,11 @@ impl<'a> Run<'a> {
 
     fn finish(mut self, facts: HostFacts, meter: &NoiseMeter) -> BenchRecord {
         let reading = meter.read();
+        self.self_checks
+            .extend(drifted(&mut self.metrics, &self.speeds, self.options.noise_bar.drift));
         if !self.steal.is_empty() && self.options.only.is_none() {
             self.metrics.push(steal_metric(std::mem::take(&mut self.steal)));
         }
-        let drift = self.spin.drift(self.options.noise_bar.drift) * 100.0;
-        self.self_checks
-            .push(format!("spin reference at the end: {drift:+.1} % against the start"));
         BenchRecord {
             stamp: Stamp::now(concat!("esxodus-bench ", env!("CARGO_PKG_VERSION"))),
             label: self.options.label.clone(),
@@ -325,6 +318,35 @@ impl<'a> Run<'a> {
             self_checks: self.self_checks,
         }
     }
+}
+
+/// Marks the metrics beside which the CPU was slower or faster than it mostly was in this run, and says how steady it was.
+/// The measure is the median over the run and not its start: a start that happened to be fast or slow would condemn all others.
+fn drifted(metrics: &mut [Metric], times: &[f64], bar: f64) -> Option<String> {
+    if times.is_empty() {
+        return None;
+    }
+    let usual = stats::median(times);
+    let change = |time: f64| time / usual - 1.0;
+    for (metric, &time) in metrics.iter_mut().zip(times) {
+        let drift = change(time);
+        if drift.abs() > bar && metric.unfit.is_none() {
+            let slower = if drift > 0.0 { "slower" } else { "faster" };
+            let (drift, bar) = (drift.abs() * 100.0, bar * 100.0);
+            metric.unfit = Some(format!(
+                "the CPU ran {drift:.0} % {slower} than it mostly did in this run (bar {bar:.0} %)"
+            ));
+        }
+    }
+    let (least, most) = times.iter().fold((f64::INFINITY, 0.0_f64), |(least, most), &time| {
+        (least.min(time), most.max(time))
+    });
+    Some(format!(
+        "spin reference beside {} metrics: {:+.1} % to {:+.1} % against its median",
+        times.len(),
+        change(least) * 100.0,
+        change(most) * 100.0
+    ))
 }
 
 fn steal_metric(samples: Vec<f64>) -> Metric {
@@ -359,4 +381,22 @@ fn self_checks() -> Vec<String> {
             gap.0.as_secs_f64() * 1e6
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{drifted, steal_metric};
+
+    #[test]
+    fn a_fast_start_condemns_itself_and_not_the_rest_of_the_run() {
+        let mut metrics: Vec<_> = (0..6).map(|_| steal_metric(vec![1.0])).collect();
+        // The first two took four fifths of the time that the others take; the last was disturbed.
+        let words = drifted(&mut metrics, &[0.8, 0.8, 1.0, 1.0, 1.02, 1.4], 0.1);
+        let unfit: Vec<bool> = metrics.iter().map(|metric| metric.unfit.is_some()).collect();
+        assert_eq!(unfit, [true, true, false, false, false, true]);
+        assert!(metrics[0].unfit.as_ref().is_some_and(|why| why.contains("20 % faster")));
+        assert!(metrics[5].unfit.as_ref().is_some_and(|why| why.contains("40 % slower")));
+        assert!(words.is_some_and(|words| words.contains("-20.0 % to +40.0 %")));
+        assert_eq!(drifted(&mut metrics, &[], 0.1), None);
+    }
 }

@@ -6,3 +6,5 @@ mod comparing;
 mod documentation;
 #[cfg(test)]
 mod measuring;
+#[cfg(test)]
+mod statistics;

@@ -278,11 +278,7 @@ fn the_verdict_names_the_worst_reason_first() {
     );
 
     let cases: [(Change<'_>, Arrival, &str); 8] = [
-        (
-            &|report| report.proof = None,
-            Arrival::WithReservations,
-            "no boot was tried",
-        ),
+        (&|report| report.proof = None, Arrival::Unproven, "no boot was tried"),
         (
             &|report| {
                 let proof = report.proof.as_mut().expect("a proof");
@@ -304,7 +300,7 @@ fn the_verdict_names_the_worst_reason_first() {
         ),
         (
             &|report| report.steps[5].status = StepStatus::Failed,
-            Arrival::WithReservations,
+            Arrival::WithTasks,
             "measurement bench-host failed",
         ),
         (
@@ -359,10 +355,42 @@ fn only_a_fair_comparison_with_esxi_speaks_against_the_move() {
     report.comparisons = esxi;
     let verdict = render::verdict(&report);
     assert_eq!(verdict.arrival, Arrival::WithReservations);
+    assert_eq!(verdict.words, "Arrived, but slower than on ESXi");
     assert!(
         verdict.sentence.ends_with("but 1 of 17 figures is worse than on ESXi."),
         "{}",
         verdict.sentence
+    );
+}
+
+#[test]
+fn warnings_alone_are_points_to_look_at_and_the_heading_counts_them() {
+    let mut report = sample_report();
+    report.comparisons.clear();
+    let warnings = report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Warn)
+        .count();
+    let dropped = report.accounting.count(KeyClass::DroppedWarning);
+    assert!(warnings > 0 && dropped > 0);
+    let verdict = render::verdict(&report);
+    assert_eq!(verdict.arrival, Arrival::WithTasks);
+    assert_eq!(
+        verdict.words,
+        format!("Arrived well; {} points to look at", warnings + dropped)
+    );
+    assert!(!verdict.sentence.contains("but"), "{}", verdict.sentence);
+
+    // An overruled block weighs more than any number of warnings, and is named first.
+    report.findings[0].severity = Severity::Block;
+    report.findings[0].suppressed = Some("we know".to_owned());
+    let verdict = render::verdict(&report);
+    assert_eq!(verdict.words, "Arrived, but against a blocking check");
+    assert!(
+        verdict
+            .sentence
+            .ends_with("but 1 blocking check was overruled by the user.")
     );
 }
 
@@ -380,7 +408,7 @@ fn a_report_of_a_run_that_stopped_early_is_still_a_page() {
     report.screenshots.clear();
     let html = render::html(&report);
     for words in [
-        "Did not arrive",
+        "Not converted yet",
         "No step is on record",
         "No boot was tried",
         "Nothing was measured",

@@ -1,21 +1,32 @@
-//! The published JSON Schema.
+//! The published JSON Schemas.
 
-use esxodus_reports::schema::GuestReport;
+use esxodus_reports::schema::{BenchRecord, Comparison, GuestReport};
 use std::path::Path;
 
+/// Every kind of file that programs read, with the name of its schema in docs/.
+fn published() -> [(&'static str, schemars::Schema); 3] {
+    [
+        ("report.schema.json", schemars::schema_for!(GuestReport)),
+        ("bench.schema.json", schemars::schema_for!(BenchRecord)),
+        ("comparison.schema.json", schemars::schema_for!(Comparison)),
+    ]
+}
+
 #[test]
-fn the_published_schema_is_the_one_of_the_code() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report.schema.json");
-    let mut current = serde_json::to_string_pretty(&schemars::schema_for!(GuestReport)).expect("a schema is JSON");
-    current.push('\n');
-    if std::env::var_os("ESXODUS_UPDATE_SCHEMA").is_some() {
-        std::fs::write(&path, &current).expect("docs/ can be written");
+fn the_published_schemas_are_those_of_the_code() {
+    for (name, schema) in published() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+        let mut current = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
+        current.push('\n');
+        if std::env::var_os("ESXODUS_UPDATE_SCHEMA").is_some() {
+            std::fs::write(&path, &current).expect("docs/ can be written");
+        }
+        let published = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            published == current,
+            "docs/{name} is behind the code: run this test once with ESXODUS_UPDATE_SCHEMA=1 and commit it"
+        );
     }
-    let published = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        published == current,
-        "docs/report.schema.json is behind the code: run this test once with ESXODUS_UPDATE_SCHEMA=1 and commit it"
-    );
 }
 
 #[test]

@@ -17,6 +17,8 @@ use std::path::PathBuf;
   esxodus bench --in lxc:web --against-host -o both.json
                                                      host and container in turn, compared pair by pair
   esxodus bench --import esxi.json -o before.json    a record that esxodus-agent wrote on another machine
+  esxodus bench --serve 7077                         be the other side of a network measurement, until Ctrl-C
+  esxodus bench --only net --peer db01:7077          the network from here to the agent that serves there
 
 On an ESXi guest: copy the static esxodus-agent into it, run 'esxodus-agent bench --json > esxi.json', bring the file back.")]
 pub(crate) struct Args {
@@ -44,8 +46,14 @@ pub(crate) struct Args {
     /// Folder of LXC's containers where it is not LXC's own (lxc-attach -P).
     #[arg(long, value_name = "DIR")]
     lxc_path: Option<PathBuf>,
+    /// Measure the network too, against an agent that serves there (esxodus bench --serve PORT, or esxodus-agent's).
+    #[arg(long, value_name = "HOST:PORT")]
+    peer: Option<String>,
+    /// Be that other agent instead of measuring: reads, discards and answers, without any password. Ends with Ctrl-C.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["place", "suite", "folder", "only", "against_host", "import", "peer", "output", "budget"])]
+    serve: Option<u16>,
     /// Take a record that the agent wrote elsewhere instead of measuring.
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["place", "suite", "folder", "only", "against_host"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["place", "suite", "folder", "only", "against_host", "peer"])]
     import: Option<PathBuf>,
     /// Write the record there (otherwise --json prints it).
     #[arg(short, long, value_name = "FILE.json")]
@@ -60,6 +68,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     } else {
         Suite::Quick
     };
+    if let Some(port) = args.serve {
+        context.say(&format!("serving on port {port}; end with Ctrl-C"));
+        bench::workloads::serve(port, &context.cancel).with_context(|| format!("cannot serve on port {port}"))?;
+        return Ok(Outcome::Good);
+    }
+    if args.peer.is_some() && args.place.starts_with("guest:") {
+        bail!(
+            "--peer cannot be used with --in guest:OUT: a guest under proof has no way to any network, so that two of the \
+             same name never meet. Measure its network where it runs for good, with esxodus-agent bench --peer"
+        );
+    }
     if args.against_host && !args.place.starts_with("lxc:") {
         bail!("--against-host sets an LXC container beside this host: add --in lxc:CONTAINER");
     }
@@ -73,6 +92,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
             budget: args.budget,
             only: &args.only,
             lxc_path: args.lxc_path.as_deref(),
+            peer: args.peer.as_deref(),
         };
         if args.against_host {
             let comparison = crate::chain::bench_in_turn(context, container, &wish, usize::from(args.rounds))?;
@@ -88,6 +108,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);
         let mut options = SuiteOptions::new(suite, folder);
         options.only = (!args.only.is_empty()).then(|| args.only.clone());
+        options.peer.clone_from(&args.peer);
         options.budget_seconds = args.budget.map(crate::chain::measure::seconds);
         crate::chain::bench_host(context, options)?
     } else {

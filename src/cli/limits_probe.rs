@@ -24,10 +24,36 @@ pub(crate) fn run(context: &Context, seconds: u64) -> anyhow::Result<Outcome> {
     Ok(Outcome::Good)
 }
 
+/// A line a product: most have a limit for each of their versions, in the table's order, the newest last.
+fn documented_words(all: &[Documented]) -> Vec<String> {
+    let mut lines: Vec<(&str, Vec<&Documented>)> = Vec::new();
+    for one in all {
+        let of_product = |(product, _): &(&str, Vec<&Documented>)| *product == one.product;
+        match lines.iter_mut().find(|line| of_product(line)) {
+            Some((_, versions)) => versions.push(one),
+            None => lines.push((&one.product, vec![one])),
+        }
+    }
+    lines
+        .into_iter()
+        .filter_map(|(product, versions)| {
+            let last = versions.last()?;
+            Some(match versions.first().filter(|first| first.value != last.value) {
+                Some(first) => format!(
+                    "{product}: {} ({}) to {} ({})",
+                    first.value, first.version, last.value, last.version
+                ),
+                None => format!("{product} {}: {}", last.version, last.value),
+            })
+        })
+        .collect()
+}
+
 fn documented(key: &str) -> Vec<Documented> {
     let of_key = |limit: &&Limit| limit.key == key && limit.scope == Scope::Vm && limit.compare;
     let documented = |limit: &Limit| Documented {
-        product: format!("{} {}", limit.product, limit.version),
+        product: limit.product.clone(),
+        version: limit.version.clone(),
         value: format!("{} {}", limit.value, limit.unit),
         source: limit.source.clone(),
     };
@@ -74,11 +100,8 @@ fn text(report: &LimitsReport) -> String {
                 .map_or("none".to_owned(), |count| amount(series, count)),
             series.reason
         ));
-        for documented in &series.documented {
-            text.push_str(&format!(
-                "  documented for one VM: {} {} ({})\n",
-                documented.product, documented.value, documented.source
-            ));
+        for line in documented_words(&series.documented) {
+            text.push_str(&format!("  documented for one VM: {line}\n"));
         }
         let rows = series.curve.iter().map(|point| {
             vec![
@@ -93,7 +116,8 @@ fn text(report: &LimitsReport) -> String {
         text.push('\n');
     }
     text.push_str(&format!(
-        "\n{:.1} s. No guest ran, no guest memory was touched; kernel memory is the whole host's growth meanwhile.\n",
+        "\n{:.1} s. No guest ran, no guest memory was touched; kernel memory is the whole host's growth meanwhile. \
+         Sources of the documented figures: esxodus limits.\n",
         report.seconds
     ));
     text

@@ -9,12 +9,14 @@ mod interleave;
 mod kernel;
 mod noise;
 mod repeat;
+mod settle;
 
 pub use clock::Clock;
 pub use interleave::{Interleaved, command, interleave, take_turns};
 pub use kernel::{Kernel, Recorder, Scale};
 pub use noise::{NoiseBar, NoiseMeter, NoiseReading, SpinReference, Work};
 pub use repeat::{Plan, Repeated, Stopped, repeat};
+pub use settle::{Settled, settle};
 
 /// Why something was not measured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -52,6 +52,12 @@ impl NoiseReading {
         self.share(self.steal_seconds)
     }
 
+    /// Fraction of all CPU time that others used, 0 to 1.
+    #[must_use]
+    pub fn foreign_share(&self) -> f64 {
+        self.share(self.foreign_seconds)
+    }
+
     /// Why the time is unfit for measuring, if it is. Readings shorter than `/proc/stat` can resolve are not judged.
     #[must_use]
     pub fn judge(&self, bar: &NoiseBar) -> Option<String> {

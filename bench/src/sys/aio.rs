@@ -5,7 +5,7 @@
 )]
 
 use super::mapping::{Mapping, Pages};
-use crate::workloads::engine::{Engine, Operation};
+use crate::workloads::engine::{Engine, Operation, Stamp};
 use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::AsRawFd as _;
@@ -49,6 +49,7 @@ pub(crate) struct Aio {
     buffers: Mapping,
     file: File,
     block: usize,
+    stamp: Stamp,
 }
 
 impl Aio {
@@ -71,6 +72,7 @@ impl Aio {
             buffers,
             file,
             block,
+            stamp: Stamp::new(0),
         })
     }
 }
@@ -83,6 +85,9 @@ impl Engine for Aio {
             .bytes()
             .get_mut(start..start + self.block)
             .ok_or(std::io::ErrorKind::InvalidInput)?;
+        if operation == Operation::Write {
+            self.stamp.mark(buffer);
+        }
         let request = Iocb {
             data: slot as u64,
             opcode: match operation {

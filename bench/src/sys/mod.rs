@@ -1,6 +1,7 @@
-//! The only unsafe code of the crate: memory mappings, I/O engines of the kernel, fork.
+//! The only unsafe code of the crate: memory mappings, I/O engines of the kernel, fork, one instruction.
 
 pub(crate) mod aio;
+pub(crate) mod divide;
 pub(crate) mod fork;
 pub(crate) mod mapping;
 pub(crate) mod uring;

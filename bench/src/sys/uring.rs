@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the kernel reads and writes buffers behind raw pointers")]
 
 use super::mapping::{Mapping, Pages};
-use crate::workloads::engine::{Engine, Operation};
+use crate::workloads::engine::{Engine, Operation, Stamp};
 use io_uring::{IoUring, opcode, types};
 use std::fs::File;
 use std::io::{Error, Result};
@@ -15,6 +15,7 @@ pub(crate) struct Uring {
     buffers: Option<Mapping>,
     file: File,
     block: usize,
+    stamp: Stamp,
     in_flight: usize,
 }
 
@@ -36,6 +37,7 @@ impl Uring {
             buffers: Some(buffers),
             file,
             block,
+            stamp: Stamp::new(0),
             in_flight: 0,
         })
     }
@@ -52,6 +54,9 @@ impl Engine for Uring {
             .and_then(|buffers| buffers.bytes().get_mut(start..start + self.block))
             .ok_or(std::io::ErrorKind::InvalidInput)?;
         let len = u32::try_from(self.block).map_err(Error::other)?;
+        if operation == Operation::Write {
+            self.stamp.mark(buffer);
+        }
         let entry = match operation {
             Operation::Read => opcode::Read::new(fd, buffer.as_mut_ptr(), len).offset(offset).build(),
             Operation::Write => opcode::Write::new(fd, buffer.as_ptr(), len).offset(offset).build(),

@@ -23,6 +23,34 @@ pub(crate) trait Engine {
     fn wait(&mut self, done: &mut Vec<usize>, block: bool) -> Result<()>;
 }
 
+/// Makes every block that is written differ from all others before it, so that storage that compares contents cannot leave the
+/// write out (fio does so too: scramble_buffers).
+pub(crate) struct Stamp {
+    slot: u64,
+    next: u64,
+}
+
+impl Stamp {
+    /// For the buffer of a slot, or for all buffers of an engine.
+    pub(crate) fn new(slot: usize) -> Self {
+        // From the clock, so that runs and metrics do not repeat each other's marks.
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            slot: slot as u64,
+            next: u64::try_from(since.as_nanos()).unwrap_or(0),
+        }
+    }
+
+    /// Marks each 4 KiB of `buffer`.
+    pub(crate) fn mark(&mut self, buffer: &mut [u8]) {
+        for block in buffer.chunks_exact_mut(4096) {
+            self.next = self.next.wrapping_add(1);
+            block[..8].copy_from_slice(&self.next.to_le_bytes());
+            block[8..16].copy_from_slice(&self.slot.to_le_bytes());
+        }
+    }
+}
+
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EngineKind {
@@ -88,12 +116,16 @@ impl Threads {
             let (file, done_in) = (file.try_clone()?, done_in.clone());
             let mut buffer = Mapping::new(block, Pages::Small)?;
             fill(buffer.bytes());
+            let mut stamp = Stamp::new(slot);
             // Ends when the sender is dropped.
             std::thread::Builder::new().spawn(move || {
                 while let Ok((operation, offset)) = requests.recv() {
                     let result = match operation {
                         Operation::Read => file.read_exact_at(buffer.bytes(), offset),
-                        Operation::Write => file.write_all_at(buffer.bytes(), offset),
+                        Operation::Write => {
+                            stamp.mark(buffer.bytes());
+                            file.write_all_at(buffer.bytes(), offset)
+                        }
                     };
                     if done_in.send((slot, result)).is_err() {
                         break;
@@ -158,7 +190,9 @@ mod tests {
             drop(engine);
             let mut found = [1; 16384];
             file.read_exact_at(&mut found, 0).expect("readable");
-            let holds = |at: usize, value: u8| found[at * 4096..(at + 1) * 4096].iter().all(|byte| *byte == value);
+            let block = |at: usize| &found[at * 4096..(at + 1) * 4096];
+            let holds = |at: usize, value: u8| block(at)[16..].iter().all(|byte| *byte == value);
+            assert_ne!(block(1)[..16], block(3)[..16], "{}: two blocks alike", kind.name());
             assert!(
                 holds(0, 0) && holds(1, 0xa5) && holds(2, 0) && holds(3, 0xa5),
                 "{}",

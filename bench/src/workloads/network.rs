@@ -1,13 +1,14 @@
 //! TCP stream and request/response against another agent that serves.
 //!
-//! Protocol: the client sends one byte, `S` (it sends a stream, the server answers each 1 MiB with one byte) or `R` (every byte
-//! comes back). No authentication: the server reads and discards; run it only while measuring.
+//! Protocol: the client sends one byte, `S` (it sends a stream, the server answers each 1 MiB with one byte), `D` (the server
+//! sends 1 MiB for each further byte) or `R` (every byte comes back). No authentication: the server reads and discards, and
+//! sends no data of its machine; run it only while measuring.
 
 use super::{Built, Context, Definition, Planned};
 use crate::harness::{Clock, Halt, Kernel, Scale};
 use reports::schema::Better;
 use std::io::{ErrorKind, Read as _, Result, Write as _};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const CHUNK: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn plan<'a>(_context: &Context<'a>) -> Vec<Planned<'a>> {
-    vec![stream(), request_response()]
+    vec![stream(Way::There), stream(Way::Back), request_response()]
 }
 
 fn connect(context: &Context<'_>, mode: u8) -> std::result::Result<TcpStream, Halt> {
@@ -37,45 +38,63 @@ fn connect(context: &Context<'_>, mode: u8) -> std::result::Result<TcpStream, Ha
     opened().map_err(|error| Halt::failed(&format!("cannot reach the agent at {peer}"), error))
 }
 
-fn stream<'a>() -> Planned<'a> {
+/// Which way a stream's data goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
+}
+
+/// Chunks asked for or not yet acknowledged: enough to keep a link busy, too few to hide it behind buffers.
+const WINDOW: u64 = 4;
+
+fn stream<'a>(way: Way) -> Planned<'a> {
+    let (id, name, measures, reference) = match way {
+        Way::There => (
+            "net.stream",
+            "TCP stream, sending",
+            "bandwidth of one TCP connection from here to the other agent",
+            "iperf3 -c",
+        ),
+        Way::Back => (
+            "net.stream.back",
+            "TCP stream, receiving",
+            "bandwidth of one TCP connection from the other agent to here",
+            "iperf3 -c -R",
+        ),
+    };
     let definition = Definition {
-        id: "net.stream".to_owned(),
-        name: "TCP stream".to_owned(),
+        id: id.to_owned(),
+        name: name.to_owned(),
         unit: "MB/s",
         better: Better::Higher,
-        measures: "bandwidth of one TCP connection from here to the other agent",
-        pitfalls: "one connection uses one queue of a virtual NIC; offloads of host and guest decide",
-        reference: "iperf3 -c",
+        measures,
+        pitfalls: "one connection uses one queue of a virtual NIC; offloads of host and guest decide; payload is counted, so \
+                   that a full link shows 5 % less than its rate",
+        reference,
     };
-    let build = |context: &Context<'a>| {
-        let mut stream = connect(context, b'S')?;
+    let build = move |context: &Context<'a>| {
+        let stream = connect(context, if way == Way::There { b'S' } else { b'D' })?;
         let cancel = context.cancel;
-        let data = vec![0x5a_u8; CHUNK];
+        let mut data = vec![0x5a_u8; CHUNK];
         let kernel: Kernel<'a> = Box::new(move |iterations, _| {
-            let failed = |error| Halt::failed("the connection broke", error);
-            // At most 4 chunks without an answer: their data is in flight, not in a buffer that hides the network.
-            const WINDOW: u64 = 4;
-            let start = Clock::now();
-            let mut answer = [0];
-            for sent in 0..iterations {
-                if cancel.load(Ordering::Relaxed) {
-                    return Err(Halt::Cancelled);
-                }
-                stream.write_all(&data).map_err(failed)?;
-                if sent >= WINDOW {
-                    stream.read_exact(&mut answer).map_err(failed)?;
-                }
+            let moved = match way {
+                Way::There => send(&stream, &data, iterations, cancel),
+                Way::Back => fetch(&stream, &mut data, iterations, cancel),
+            };
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Halt::Cancelled);
             }
-            for _ in 0..iterations.min(WINDOW) {
-                stream.read_exact(&mut answer).map_err(failed)?;
-            }
-            Ok(start.elapsed())
+            moved.map_err(|error| Halt::failed("the connection broke", error))
         });
-        let method = "one TCP connection, 1 MiB writes, each acknowledged by the other agent, 4 in flight".to_owned();
+        let method = match way {
+            Way::There => "one TCP connection, 1 MiB writes, each acknowledged by the other agent, 4 in flight",
+            Way::Back => "one TCP connection, 1 MiB asked for by a byte each, 4 in flight",
+        };
         Ok(Built {
             kernel,
             scale: Scale::Rate(CHUNK as f64 / 1e6),
-            method,
+            method: method.to_owned(),
         })
     };
     Planned {
@@ -83,6 +102,44 @@ fn stream<'a>() -> Planned<'a> {
         weight: 1.5,
         build: Box::new(build),
     }
+}
+
+/// Sends `chunks`; at most [`WINDOW`] of them without an answer: their data is in flight, not in a buffer that hides the
+/// network. Ends early where `cancel` is set.
+fn send(mut stream: &TcpStream, data: &[u8], chunks: u64, cancel: &AtomicBool) -> Result<Duration> {
+    let start = Clock::now();
+    let mut answer = [0];
+    for sent in 0..chunks {
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(start.elapsed());
+        }
+        stream.write_all(data)?;
+        if sent >= WINDOW {
+            stream.read_exact(&mut answer)?;
+        }
+    }
+    for _ in 0..chunks.min(WINDOW) {
+        stream.read_exact(&mut answer)?;
+    }
+    Ok(start.elapsed())
+}
+
+/// Asks for `chunks`, at most [`WINDOW`] ahead, and reads them.
+fn fetch(mut stream: &TcpStream, buffer: &mut [u8], chunks: u64, cancel: &AtomicBool) -> Result<Duration> {
+    let start = Clock::now();
+    for _ in 0..chunks.min(WINDOW) {
+        stream.write_all(&[1])?;
+    }
+    for got in 0..chunks {
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(start.elapsed());
+        }
+        stream.read_exact(buffer)?;
+        if got + WINDOW < chunks {
+            stream.write_all(&[1])?;
+        }
+    }
+    Ok(start.elapsed())
 }
 
 fn request_response<'a>() -> Planned<'a> {
@@ -127,13 +184,18 @@ fn request_response<'a>() -> Planned<'a> {
     }
 }
 
-/// Serves clients on all addresses of this machine, several at a time, until `cancel` is set. Port 0 is refused by no one:
-/// the kernel then picks a port that nobody knows, so give one.
+/// Serves clients on all addresses of this machine, IPv6 too where there is any, several at a time, until `cancel` is set.
+/// Port 0 is refused by no one: the kernel then picks a port that nobody knows, so give one.
 ///
 /// # Errors
 /// Where the port cannot be had.
 pub fn serve(port: u16, cancel: &AtomicBool) -> Result<()> {
-    serve_on(&TcpListener::bind(("0.0.0.0", port))?, cancel)
+    // A socket on `::` takes IPv4 as well, unless net.ipv6.bindv6only is set; without IPv6 in the kernel there is none.
+    let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+    serve_on(
+        &both.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?,
+        cancel,
+    )
 }
 
 fn serve_on(listener: &TcpListener, cancel: &AtomicBool) -> Result<()> {
@@ -160,7 +222,7 @@ fn answer(mut stream: TcpStream, cancel: &AtomicBool) -> Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut buffer = vec![0; CHUNK];
+    let (mut buffer, chunk) = (vec![0; CHUNK], vec![0x5a; CHUNK]);
     let mut mode = None;
     let mut received = 0_usize;
     while !cancel.load(Ordering::Relaxed) {
@@ -181,6 +243,11 @@ fn answer(mut stream: TcpStream, cancel: &AtomicBool) -> Result<()> {
         match mode {
             None => mode = Some(buffer[0]),
             Some(b'R') => stream.write_all(&buffer[..got])?,
+            Some(b'D') => {
+                for _ in 0..got {
+                    stream.write_all(&chunk)?;
+                }
+            }
             Some(b'S') => {
                 received += got;
                 while received >= CHUNK {
@@ -203,7 +270,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
-    fn two_agents_measure_bandwidth_and_round_trip() {
+    fn two_agents_measure_bandwidth_in_both_directions_and_the_round_trip() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         let stop = AtomicBool::new(false);
@@ -216,9 +283,10 @@ mod tests {
             let record = run_suite(&options, &|_, _, _| (), &AtomicBool::new(false));
             stop.store(true, Ordering::Relaxed);
             let record = record.expect("it runs");
-            assert_eq!(record.metrics.len(), 2, "{:?}", record.skipped);
+            let ids: Vec<&str> = record.metrics.iter().map(|metric| metric.id.as_str()).collect();
+            assert_eq!(ids, ["net.stream", "net.stream.back", "net.rr"], "{:?}", record.skipped);
             assert!(record.metrics.iter().all(|metric| metric.summary.median > 0.0));
-            assert!(!record.metrics[1].percentiles.is_empty());
+            assert!(!record.metrics[2].percentiles.is_empty());
         });
     }
 }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 pub fn markdown(report: &GuestReport) -> String {
     let mut out = String::new();
     let verdict = verdict(report);
-    let _ = writeln!(out, "# {}: {}\n", verdict.arrival.words(), text(&report.machine.name));
+    let _ = writeln!(out, "# {}: {}\n", verdict.words, text(&report.machine.name));
     let _ = writeln!(out, "{}\n", text(&verdict.sentence));
     for reason in verdict.reasons.iter().skip(1) {
         let _ = writeln!(out, "- {}", text(reason));

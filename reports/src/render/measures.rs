@@ -1,7 +1,8 @@
 //! The measuring half of the page: comparisons, records side by side, curves, raw figures.
 
-use super::charts::{Axes, Bar, Curve, bars, curves, ratio_track};
+use super::charts::{Bar, bars, ratio_track};
 use super::csv::word;
+use super::curve_charts::{Chart, charts};
 use super::format::{counted, duration, float, number};
 use super::view::{Badge, Facts, badge, clean, host_facts};
 use crate::schema::{
@@ -60,12 +61,6 @@ struct Compared {
     words: String,
     bars: Value,
     track: Value,
-}
-
-#[derive(Debug, Serialize)]
-struct Chart {
-    title: String,
-    svg: Value,
 }
 
 #[derive(Debug, Serialize)]
@@ -310,12 +305,12 @@ fn compared(comparison: &Comparison, metric: &ComparedMetric) -> Compared {
     }
 }
 
-fn find<'a>(record: &'a BenchRecord, id: &str) -> Option<&'a Metric> {
+pub(super) fn find<'a>(record: &'a BenchRecord, id: &str) -> Option<&'a Metric> {
     record.metrics.iter().find(|metric| metric.id == id)
 }
 
 /// Every metric of any record, in the order first met.
-fn ids(records: &[BenchRecord]) -> Vec<&Metric> {
+pub(super) fn ids(records: &[BenchRecord]) -> Vec<&Metric> {
     let mut seen: Vec<&Metric> = Vec::new();
     let mut known = std::collections::BTreeSet::new();
     for metric in records.iter().flat_map(|record| &record.metrics) {
@@ -375,187 +370,6 @@ fn area_row(records: &[BenchRecord], metric: &Metric) -> AreaRow {
         cells,
         bars: Value::from_safe_string(bars(&metric.unit, &drawn)),
     }
-}
-
-fn charts(records: &[BenchRecord]) -> Vec<Chart> {
-    let mut charts = latency_charts(records);
-    charts.extend(scaling_charts(records));
-    charts
-}
-
-/// Position of a percentile: each further nine is one step to the right.
-fn nines(percent: f64) -> f64 {
-    let tail = (1.0 - percent / 100.0).max(1e-6);
-    -tail.log10()
-}
-
-fn latency_charts(records: &[BenchRecord]) -> Vec<Chart> {
-    let mut charts = Vec::new();
-    for metric in ids(records) {
-        let with: Vec<(&BenchRecord, &Metric)> = records
-            .iter()
-            .filter_map(|record| Some((record, find(record, &metric.id)?)))
-            .filter(|(_, own)| own.percentiles.len() > 1)
-            .collect();
-        let Some((_, first)) = with.first() else {
-            continue;
-        };
-        let unit = first.percentile_unit.clone();
-        let drawn: Vec<Curve> = with
-            .iter()
-            .filter(|(_, own)| own.percentile_unit == unit)
-            .map(|(record, own)| {
-                let mut points: Vec<(f64, f64)> = own
-                    .percentiles
-                    .iter()
-                    .map(|point| (nines(point.percent), point.value))
-                    .collect();
-                points.sort_by(|a, b| a.0.total_cmp(&b.0));
-                Curve {
-                    label: clean(&record.label),
-                    points,
-                }
-            })
-            .collect();
-        let mut ticks: Vec<f64> = with
-            .iter()
-            .flat_map(|(_, own)| own.percentiles.iter().map(|point| point.percent))
-            .collect();
-        ticks.sort_by(f64::total_cmp);
-        ticks.dedup();
-        let axes = Axes {
-            title: clean(&metric.name),
-            x_name: "percentile".to_owned(),
-            y_name: format!("latency, {}", clean(unit.as_deref().unwrap_or(&metric.unit))),
-            x_ticks: ticks
-                .iter()
-                .map(|percent| (nines(*percent), format!("{percent}")))
-                .collect(),
-            y_log: true,
-        };
-        charts.push(Chart {
-            title: format!("{}: latency by percentile", clean(&metric.name)),
-            svg: Value::from_safe_string(curves(&axes, &drawn)),
-        });
-    }
-    charts
-}
-
-/// What the last part of an id varies.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Point {
-    Threads(f64),
-    Bytes(f64),
-}
-
-/// `single`, `all`, `t4`, `4t`, `threads-4`, `16k`, `16KiB`, `1m`.
-fn point_of(part: &str, record: &BenchRecord) -> Option<Point> {
-    let part = part.to_ascii_lowercase();
-    if part == "single" {
-        return Some(Point::Threads(1.0));
-    }
-    if part == "all" {
-        return Some(Point::Threads(f64::from(record.host.cpus_usable)));
-    }
-    let threads = part
-        .strip_prefix("threads-")
-        .or_else(|| part.strip_prefix('t'))
-        .or_else(|| part.strip_suffix("threads"))
-        .or_else(|| part.strip_suffix('t'));
-    if let Some(count) = threads.and_then(|count| count.parse::<u32>().ok()) {
-        return Some(Point::Threads(f64::from(count)));
-    }
-    let digits = part.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &part[digits.len()..] {
-        "k" | "kib" => 1024.0,
-        "m" | "mib" => 1024.0 * 1024.0,
-        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
-        _ => return None,
-    };
-    Some(Point::Bytes(f64::from(digits.parse::<u32>().ok()?) * factor))
-}
-
-fn scaling_charts(records: &[BenchRecord]) -> Vec<Chart> {
-    let mut stems: Vec<(String, bool, &Metric)> = Vec::new();
-    for record in records {
-        for metric in &record.metrics {
-            if let Some((stem, last)) = metric.id.rsplit_once('.')
-                && let Some(point) = point_of(last, record)
-            {
-                let by_threads = matches!(point, Point::Threads(_));
-                if !stems
-                    .iter()
-                    .any(|(known, kind, _)| known == stem && *kind == by_threads)
-                {
-                    stems.push((stem.to_owned(), by_threads, metric));
-                }
-            }
-        }
-    }
-    stems
-        .iter()
-        .filter_map(|(stem, by_threads, first)| scaling_chart(records, stem, *by_threads, first))
-        .collect()
-}
-
-fn scaling_chart(records: &[BenchRecord], stem: &str, by_threads: bool, first: &Metric) -> Option<Chart> {
-    let mut drawn = Vec::new();
-    let mut ticks: Vec<f64> = Vec::new();
-    for record in records {
-        let mut points: Vec<(f64, f64)> = record
-            .metrics
-            .iter()
-            .filter(|metric| metric.unit == first.unit)
-            .filter_map(|metric| {
-                let (own, last) = metric.id.rsplit_once('.')?;
-                let x = match point_of(last, record)? {
-                    Point::Threads(count) if by_threads => count,
-                    Point::Bytes(size) if !by_threads => size.log2(),
-                    _ => return None,
-                };
-                (own == stem).then_some((x, metric.summary.median))
-            })
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        points.dedup_by(|a, b| a.0 == b.0);
-        if points.len() < 2 {
-            continue;
-        }
-        ticks.extend(points.iter().map(|point| point.0));
-        drawn.push(Curve {
-            label: clean(&record.label),
-            points,
-        });
-    }
-    if drawn.is_empty() {
-        return None;
-    }
-    ticks.sort_by(f64::total_cmp);
-    ticks.dedup();
-    let what = if by_threads { "threads" } else { "size" };
-    let axes = Axes {
-        title: clean(stem),
-        x_name: what.to_owned(),
-        y_name: clean(&first.unit),
-        x_ticks: ticks
-            .iter()
-            .map(|tick| (*tick, if by_threads { number(*tick) } else { size_of_log(*tick) }))
-            .collect(),
-        y_log: !by_threads,
-    };
-    Some(Chart {
-        title: format!("{}: by {what}", clean(stem)),
-        svg: Value::from_safe_string(curves(&axes, &drawn)),
-    })
-}
-
-fn size_of_log(log: f64) -> String {
-    let (power, unit) = match log {
-        _ if log >= 30.0 => (30.0, "GiB"),
-        _ if log >= 20.0 => (20.0, "MiB"),
-        _ => (10.0, "KiB"),
-    };
-    format!("{} {unit}", number((log - power).exp2()))
 }
 
 fn accelerator(class: AcceleratorClass) -> &'static str {

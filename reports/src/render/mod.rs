@@ -3,15 +3,19 @@
 //! Everything that came from a guest or its description is hostile text: the templates escape it, and nothing of it
 //! becomes markup, a link or a path. The page fetches nothing and runs no script.
 
+mod boot_proof;
 mod charts;
 mod csv;
+mod curve_charts;
 mod estate;
 mod estate_text;
 mod format;
 mod html;
 mod junit;
+mod limit_rows;
 mod markdown;
 mod measures;
+mod settings;
 mod svg;
 mod verdict;
 mod view;

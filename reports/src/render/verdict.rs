@@ -2,17 +2,21 @@
 
 use super::format::{counted, duration, number};
 use crate::schema::{
-    AcceleratorClass, Comparability, ComparisonVerdict, GuestReport, KeyClass, LimitEffect, ProofVerdict, Severity,
-    StepStatus,
+    AcceleratorClass, Comparability, ComparedMetric, ComparisonVerdict, Finding, GuestReport, KeyClass, LimitEffect,
+    ProofVerdict, Severity, StepStatus,
 };
 
 /// Did the guest arrive well?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Arrival {
-    /// Yes.
+    /// Yes, and nothing is left to do.
     Yes,
-    /// Yes, but.
+    /// Yes: proven; what is left are points to look at, none of which says that it does not work.
+    WithTasks,
+    /// It is there, and something real speaks against it.
     WithReservations,
+    /// It was converted, and nothing proves that it starts.
+    Unproven,
     /// No.
     No,
 }
@@ -22,6 +26,8 @@ pub enum Arrival {
 pub struct Verdict {
     /// The answer.
     pub arrival: Arrival,
+    /// The answer in a few words, the worst reason named.
+    pub words: String,
     /// One sentence with why.
     pub sentence: String,
     /// What speaks against, the worst first; empty for a plain yes.
@@ -30,50 +36,85 @@ pub struct Verdict {
     pub support: Vec<String>,
 }
 
-impl Arrival {
-    /// Two or three words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Yes => "Arrived well",
-            Self::WithReservations => "Arrived, with reservations",
-            Self::No => "Did not arrive",
+/// What a reason weighs, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    Unproven,
+    Overruled,
+    TooLarge,
+    Unhashed,
+    Slower,
+    Task,
+}
+
+/// A reason against a plain yes.
+struct Reason {
+    weight: Weight,
+    /// How many things it stands for.
+    count: usize,
+    text: String,
+}
+
+/// Judges a report. *No*: a step of the chain failed, the boot proof failed, a proof changed a disk, or a blocking
+/// finding stands. *Unproven*: boot not confirmed or not tried. *With reservations*: a blocking check overruled, limits
+/// exceeded, content not hashed, or figures that got worse against ESXi. *With tasks*: only warnings, dropped settings and
+/// failed measurements. Comparisons with another base (the host, for example) tell the cost of virtualisation, not of the
+/// move, and don't count.
+#[must_use]
+pub fn verdict(report: &GuestReport) -> Verdict {
+    let against = failures(report);
+    let support = support(report);
+    let spoken = capitalised(&support.join(", "));
+    if let Some(worst) = against.first() {
+        let early = report.manifest.is_none() && against.len() == 1 && worst == NOTHING_YET;
+        return Verdict {
+            arrival: Arrival::No,
+            words: if early { "Not converted yet" } else { "Did not arrive" }.to_owned(),
+            sentence: format!("{}.", capitalised(worst.trim_end_matches('.'))),
+            reasons: against,
+            support,
+        };
+    }
+    let mut reservations = reservations(report);
+    reservations.sort_by_key(|reason| reason.weight);
+    let (arrival, words) = in_words(&reservations);
+    let sentence = match (reservations.first(), spoken.is_empty()) {
+        (None, true) => "Nothing speaks against it.".to_owned(),
+        (None, false) => format!("{spoken}."),
+        (Some(worst), true) => format!("{}.", capitalised(&worst.text)),
+        (Some(worst), false) if arrival == Arrival::WithTasks => format!("{spoken}; {}.", worst.text),
+        (Some(worst), false) => format!("{spoken}; but {}.", worst.text),
+    };
+    Verdict {
+        arrival,
+        words,
+        sentence,
+        reasons: reservations.into_iter().map(|reason| reason.text).collect(),
+        support,
+    }
+}
+
+/// From reasons sorted by weight.
+fn in_words(reasons: &[Reason]) -> (Arrival, String) {
+    let Some(worst) = reasons.first() else {
+        return (Arrival::Yes, "Arrived well".to_owned());
+    };
+    let but = |what: &str| (Arrival::WithReservations, format!("Arrived, but {what}"));
+    match worst.weight {
+        Weight::Unproven => (Arrival::Unproven, "Converted, not proven to boot".to_owned()),
+        Weight::Overruled => but("against a blocking check"),
+        Weight::TooLarge => but("too large for a target"),
+        Weight::Unhashed => but("not every disk was checked"),
+        Weight::Slower => but("slower than on ESXi"),
+        Weight::Task => {
+            let count = reasons.iter().map(|reason| reason.count).sum();
+            let points = counted(count, "point", "points");
+            (Arrival::WithTasks, format!("Arrived well; {points} to look at"))
         }
     }
 }
 
-/// Judges a report. *No*: a step of the chain failed, the boot proof failed, a proof changed a disk, or a blocking
-/// finding stands. *With reservations*: boot not confirmed or not tried, content not hashed, warnings, dropped settings,
-/// limits exceeded, or figures that got worse against ESXi. Comparisons with another base (the host, for example) tell
-/// the cost of virtualisation, not of the move, and don't count.
-#[must_use]
-pub fn verdict(report: &GuestReport) -> Verdict {
-    let against = failures(report);
-    let (arrival, reasons) = if against.is_empty() {
-        let reservations = reservations(report);
-        if reservations.is_empty() {
-            (Arrival::Yes, reservations)
-        } else {
-            (Arrival::WithReservations, reservations)
-        }
-    } else {
-        (Arrival::No, against)
-    };
-    let support = support(report);
-    let sentence = match arrival {
-        Arrival::Yes if support.is_empty() => "Nothing speaks against it.".to_owned(),
-        Arrival::Yes => format!("{}.", capitalised(&support.join(", "))),
-        Arrival::WithReservations if support.is_empty() => format!("{}.", capitalised(&reasons[0])),
-        Arrival::WithReservations => format!("{}; but {}.", capitalised(&support.join(", ")), reasons[0]),
-        Arrival::No => format!("{}.", capitalised(reasons[0].trim_end_matches('.'))),
-    };
-    Verdict {
-        arrival,
-        sentence,
-        reasons,
-        support,
-    }
-}
+const NOTHING_YET: &str = "nothing was converted yet";
 
 fn failures(report: &GuestReport) -> Vec<String> {
     let mut against = Vec::new();
@@ -101,34 +142,35 @@ fn failures(report: &GuestReport) -> Vec<String> {
         }
     }
     if report.manifest.is_none() && against.is_empty() {
-        against.push("nothing was converted yet".to_owned());
+        against.push(NOTHING_YET.to_owned());
     }
     against
 }
 
-fn reservations(report: &GuestReport) -> Vec<String> {
+fn reservations(report: &GuestReport) -> Vec<Reason> {
     let mut reasons = Vec::new();
+    let mut add = |weight, count: usize, text: String| {
+        if count > 0 {
+            reasons.push(Reason { weight, count, text });
+        }
+    };
     match report.proof.as_ref().map(|proof| (proof.verdict, &proof.reason)) {
-        None => reasons.push("no boot was tried, so nothing proves that it starts".to_owned()),
+        None => add(
+            Weight::Unproven,
+            1,
+            "no boot was tried, so nothing proves that it starts".to_owned(),
+        ),
         Some((ProofVerdict::BootedUnconfirmed, reason)) => {
-            reasons.push(format!("the boot is not confirmed: {reason}"));
+            add(Weight::Unproven, 1, format!("the boot is not confirmed: {reason}"));
         }
         Some(_) => {}
     }
-    let unhashed = report
-        .manifest
-        .iter()
-        .flat_map(|manifest| &manifest.disks)
-        .filter(|disk| disk.content.is_none());
-    match unhashed.count() {
-        0 => {}
-        count => reasons.push(format!(
-            "{} without a content hash",
-            counted(count, "disk is", "disks are")
-        )),
-    }
+    let disks = report.manifest.iter().flat_map(|manifest| &manifest.disks);
+    let unhashed = disks.filter(|disk| disk.content.is_none()).count();
+    let words = counted(unhashed, "disk is", "disks are");
+    add(Weight::Unhashed, unhashed, format!("{words} without a content hash"));
     for limit in report.limits.iter().filter(|limit| limit.effect == LimitEffect::Blocks) {
-        reasons.push(format!(
+        let text = format!(
             "it does not fit {} ({}): {} {} of {} {}",
             limit.product,
             limit.version,
@@ -136,52 +178,41 @@ fn reservations(report: &GuestReport) -> Vec<String> {
             number(limit.used),
             number(limit.allowed),
             limit.unit
-        ));
+        );
+        add(Weight::TooLarge, 1, text);
     }
-    let overruled = report
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Block)
-        .count();
-    if overruled > 0 {
-        reasons.push(format!(
-            "{} overruled by the user",
-            counted(overruled, "blocking check was", "blocking checks were")
-        ));
-    }
-    let warnings = report
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Warn && finding.suppressed.is_none());
-    match warnings.count() {
-        0 => {}
-        count => reasons.push(format!("{} for action", counted(count, "warning asks", "warnings ask"))),
-    }
-    match report.accounting.count(KeyClass::DroppedWarning) {
-        0 => {}
-        count => reasons.push(format!(
-            "{} that somebody may miss",
-            counted(count, "setting was dropped", "settings were dropped")
-        )),
-    }
+    let of = |severity: Severity, suppressed: bool| {
+        let is = |finding: &&Finding| finding.severity == severity && finding.suppressed.is_some() == suppressed;
+        report.findings.iter().filter(is).count()
+    };
+    // Those that stand are failures.
+    let overruled = of(Severity::Block, true);
+    let words = counted(overruled, "blocking check was", "blocking checks were");
+    add(Weight::Overruled, overruled, format!("{words} overruled by the user"));
+    let warnings = of(Severity::Warn, false);
+    let words = counted(warnings, "warning asks", "warnings ask");
+    add(Weight::Task, warnings, format!("{words} for action"));
+    let dropped = report.accounting.count(KeyClass::DroppedWarning);
+    let words = counted(dropped, "setting was dropped", "settings were dropped");
+    add(Weight::Task, dropped, format!("{words} that somebody may miss"));
     for comparison in &report.comparisons {
         let fair = !matches!(comparison.comparability, Comparability::Forced(_));
-        let worse = comparison
-            .metrics
-            .iter()
-            .filter(|metric| metric.verdict == ComparisonVerdict::Worse)
-            .count();
-        if fair && worse > 0 && comparison.base.accelerator == AcceleratorClass::Esxi {
-            reasons.push(format!(
-                "{worse} of {} figures {} worse than on ESXi",
-                comparison.metrics.len(),
-                if worse == 1 { "is" } else { "are" }
-            ));
+        let is_worse = |metric: &&ComparedMetric| metric.verdict == ComparisonVerdict::Worse;
+        let worse = comparison.metrics.iter().filter(is_worse).count();
+        if fair && comparison.base.accelerator == AcceleratorClass::Esxi {
+            let all = comparison.metrics.len();
+            let are = if worse == 1 { "is" } else { "are" };
+            add(
+                Weight::Slower,
+                worse,
+                format!("{worse} of {all} figures {are} worse than on ESXi"),
+            );
         }
     }
     for step in report.steps.iter().filter(|step| step.name.starts_with("bench")) {
         if matches!(step.status, StepStatus::Bad | StepStatus::Failed) {
-            reasons.push(format!("the measurement {} failed: {}", step.name, step.detail));
+            let text = format!("the measurement {} failed: {}", step.name, step.detail);
+            add(Weight::Task, 1, text);
         }
     }
     reasons

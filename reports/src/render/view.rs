@@ -1,14 +1,18 @@
 //! What the templates show: the report in words and formatted figures, in the order of the page.
 
-use super::csv::word;
+use super::boot_proof::{Proof, Screenshot, proof, screenshots};
 use super::format::{bytes, counted, duration, float, number, rate};
+use super::limit_rows::{LimitGroup, limits};
 use super::measures::{self, Measures};
+use super::settings::{KeyCount, KeyRow, key_counts, keys};
 use super::svg::printable;
 use super::verdict::{Arrival, verdict};
 use crate::schema::{
     Finding, GuestReport, HostFacts, KeyClass, LimitEffect, LimitUse, ProofRecord, ProofVerdict, Severity, StepStatus,
 };
 use serde::Serialize;
+
+pub(super) use super::limit_rows::{LimitRow, limit_row};
 
 /// A state with the word that carries it; the class only colours it.
 #[derive(Debug, Clone, Serialize)]
@@ -31,63 +35,6 @@ struct Step {
     time: String,
     share: String,
     detail: String,
-}
-
-#[derive(Debug, Serialize)]
-struct MilestoneRow {
-    name: String,
-    at: String,
-    share: String,
-    seen: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Proof {
-    badge: Badge,
-    reason: String,
-    advice: Vec<String>,
-    engine: String,
-    accelerator: String,
-    engine_reason: String,
-    firmware: String,
-    devices: String,
-    time: String,
-    milestones: Vec<MilestoneRow>,
-    evidence: Vec<(String, String)>,
-    disks: Option<Badge>,
-    disk_hashes: Vec<(String, String, String)>,
-    guest: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Screenshot {
-    name: String,
-    data: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct LimitRow {
-    product: String,
-    version: String,
-    scope: String,
-    quantity: String,
-    used: String,
-    allowed: String,
-    headroom: String,
-    share: String,
-    badge: Badge,
-    kind: String,
-    source: String,
-    confidence: String,
-    note: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct LimitGroup {
-    product: String,
-    badge: Badge,
-    tightest: String,
-    rows: Vec<LimitRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -117,25 +64,6 @@ struct FindingRow {
     suppressed: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct KeyRow {
-    key: String,
-    value: String,
-    line: Option<u32>,
-    badge: Badge,
-    why: String,
-    targets: Vec<(String, String)>,
-}
-
-#[derive(Debug, Serialize)]
-struct KeyCount {
-    word: &'static str,
-    class: &'static str,
-    count: usize,
-    share: String,
-    meaning: &'static str,
-}
-
 /// Facts as label and value, the unknown left out.
 pub(super) type Facts = Vec<(&'static str, String)>;
 
@@ -149,7 +77,7 @@ pub(super) struct View {
     source_disks: Vec<(String, String, String, String, String, String)>,
     nics: Vec<(String, String, String, String)>,
     arrival: &'static str,
-    words: &'static str,
+    words: String,
     sentence: String,
     reasons: Vec<String>,
     tiles: Vec<Tile>,
@@ -211,11 +139,11 @@ impl View {
                 })
                 .collect(),
             arrival: match verdict.arrival {
-                Arrival::Yes => "good",
-                Arrival::WithReservations => "warn",
+                Arrival::Yes | Arrival::WithTasks => "good",
+                Arrival::WithReservations | Arrival::Unproven => "warn",
                 Arrival::No => "bad",
             },
-            words: verdict.arrival.words(),
+            words: clean(&verdict.words),
             sentence: clean(&verdict.sentence),
             // The first reason stands in the sentence already.
             reasons: verdict.reasons.iter().skip(1).map(|reason| clean(reason)).collect(),
@@ -223,15 +151,7 @@ impl View {
             steps: steps(report, total),
             steps_total: duration(total),
             proof: report.proof.as_ref().map(proof),
-            screenshots: report
-                .screenshots
-                .iter()
-                .filter(|(_, data)| is_base64(data))
-                .map(|(name, data)| Screenshot {
-                    name: clean(name),
-                    data: data.clone(),
-                })
-                .collect(),
+            screenshots: screenshots(report),
             measures: measures::new(report),
             limits,
             users_limits,
@@ -250,13 +170,6 @@ impl View {
 /// Text of others without characters that break XML or reorder the text around them. Escaping is the template's.
 pub(super) fn clean(text: &str) -> String {
     text.chars().map(printable).collect()
-}
-
-fn is_base64(data: &str) -> bool {
-    !data.is_empty()
-        && data
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
 }
 
 fn known_bytes(number: u64) -> String {
@@ -429,169 +342,6 @@ pub(super) fn badge(class: &'static str, word: &str) -> Badge {
     }
 }
 
-fn proof(proof: &ProofRecord) -> Proof {
-    let end = proof
-        .milestones
-        .iter()
-        .map(|milestone| milestone.at_ms)
-        .max()
-        .unwrap_or(0);
-    let same = proof.disks_before == proof.disks_after;
-    Proof {
-        badge: match proof.verdict {
-            ProofVerdict::Proven => badge("good", "boot proven"),
-            ProofVerdict::BootedUnconfirmed => badge("warn", "booted, not confirmed"),
-            ProofVerdict::Failed => badge("bad", "did not boot"),
-        },
-        reason: clean(&proof.reason),
-        advice: proof.advice.iter().map(|advice| clean(advice)).collect(),
-        engine: clean(&proof.engine),
-        accelerator: word(&proof.accelerator),
-        engine_reason: clean(&proof.engine_reason),
-        firmware: clean(&proof.firmware),
-        devices: clean(&proof.devices),
-        time: duration(proof.seconds),
-        milestones: proof
-            .milestones
-            .iter()
-            .map(|milestone| MilestoneRow {
-                name: clean(&milestone.name),
-                at: duration(float(milestone.at_ms) / 1000.0),
-                share: percent(float(milestone.at_ms) / float(end.max(1))),
-                seen: clean(&milestone.seen),
-            })
-            .collect(),
-        evidence: proof
-            .evidence
-            .iter()
-            .map(|item| (clean(&item.kind), clean(&item.file)))
-            .collect(),
-        disks: (!proof.disks_before.is_empty() && !proof.disks_after.is_empty()).then(|| {
-            if same {
-                badge("good", "disks unchanged by the proof")
-            } else {
-                badge("bad", "the proof changed a disk")
-            }
-        }),
-        disk_hashes: proof
-            .disks_before
-            .iter()
-            .map(|(file, before)| {
-                let after = proof.disks_after.iter().find(|(name, _)| name == file);
-                (
-                    clean(file),
-                    clean(before),
-                    clean(after.map_or("not taken", |(_, hash)| hash)),
-                )
-            })
-            .collect(),
-        guest: proof
-            .guest
-            .as_ref()
-            .map(|guest| clean(&serde_json::to_string_pretty(guest).unwrap_or_else(|error| error.to_string()))),
-    }
-}
-
-fn limits(uses: &[LimitUse]) -> (Vec<LimitGroup>, Vec<LimitRow>) {
-    let mut groups: Vec<LimitGroup> = Vec::new();
-    let mut users = Vec::new();
-    for limit in uses {
-        let row = limit_row(limit);
-        if limit.confidence == "U" {
-            users.push(row);
-            continue;
-        }
-        match groups.iter_mut().find(|group| group.product == row.product) {
-            Some(group) => group.rows.push(row),
-            None => groups.push(LimitGroup {
-                product: row.product.clone(),
-                badge: badge("good", "fits"),
-                tightest: String::new(),
-                rows: vec![row],
-            }),
-        }
-    }
-    for group in &mut groups {
-        let own: Vec<&LimitUse> = uses
-            .iter()
-            .filter(|limit| limit.confidence != "U" && clean(&limit.product) == group.product)
-            .collect();
-        group.badge = if own.iter().any(|limit| limit.effect == LimitEffect::Blocks) {
-            badge("bad", "does not fit")
-        } else if own.iter().any(|limit| limit.effect == LimitEffect::Warns) {
-            badge("warn", "beyond what is tested")
-        } else {
-            badge("good", "fits")
-        };
-        let tightest = own
-            .iter()
-            .filter(|limit| limit.allowed > 0.0 && !limit.quantity.ends_with("(at least)"))
-            .max_by(|a, b| (a.used / a.allowed).total_cmp(&(b.used / b.allowed)));
-        group.tightest = tightest.map_or_else(String::new, |limit| {
-            format!(
-                "tightest: {} {} of {} {}",
-                quantity(&limit.quantity),
-                number(limit.used),
-                number(limit.allowed),
-                clean(&limit.unit)
-            )
-        });
-    }
-    (groups, users)
-}
-
-/// A quantity with its abbreviations in capitals: `scsi disks` is `SCSI disks`.
-fn quantity(text: &str) -> String {
-    let words: Vec<String> = clean(text)
-        .split(' ')
-        .map(|word| match word {
-            "vcpus" => "vCPUs".to_owned(),
-            "cpus" => "CPUs".to_owned(),
-            "nics" => "NICs".to_owned(),
-            "vms" => "VMs".to_owned(),
-            "scsi" | "sata" | "ide" | "nvme" | "virtio" | "pci" | "usb" | "numa" => word.to_ascii_uppercase(),
-            _ => word.to_owned(),
-        })
-        .collect();
-    words.join(" ")
-}
-
-/// A limit for people.
-pub(super) fn limit_row(limit: &LimitUse) -> LimitRow {
-    let least = limit.quantity.ends_with("(at least)");
-    LimitRow {
-        product: clean(&limit.product),
-        version: clean(&limit.version),
-        scope: clean(&limit.scope),
-        quantity: quantity(&limit.quantity),
-        used: number(limit.used),
-        allowed: format!("{} {}", number(limit.allowed), clean(&limit.unit)),
-        headroom: number(if least { -limit.headroom() } else { limit.headroom() }),
-        share: percent(if least || limit.allowed <= 0.0 {
-            0.0
-        } else {
-            limit.used / limit.allowed
-        }),
-        badge: match (limit.effect, limit.fits) {
-            (LimitEffect::Fits, true) => badge("good", "fits"),
-            (LimitEffect::Fits, false) => badge("warn", "exceeds"),
-            (LimitEffect::Warns, _) => badge("warn", "exceeds (warning)"),
-            (LimitEffect::Blocks, _) => badge("bad", "does not fit"),
-            (LimitEffect::PrintedOnly, true) => badge("quiet", "within, not enforced"),
-            (LimitEffect::PrintedOnly, false) => badge("quiet", "beyond, not enforced"),
-        },
-        kind: clean(&limit.kind),
-        source: clean(&limit.source),
-        confidence: match limit.confidence.as_str() {
-            "A" => "A: primary source or measured".to_owned(),
-            "B" => "B: secondary source".to_owned(),
-            "U" => "U: stated by the user".to_owned(),
-            other => format!("{}: no source", clean(other)),
-        },
-        note: limit.note.as_deref().map(clean),
-    }
-}
-
 fn disks(report: &GuestReport) -> Vec<DiskRow> {
     report
         .manifest
@@ -671,75 +421,4 @@ fn findings(findings: &[Finding]) -> Vec<FindingRow> {
             suppressed: finding.suppressed.as_deref().map(clean),
         })
         .collect()
-}
-
-const CLASSES: [(KeyClass, &str, &str, &str); 5] = [
-    (KeyClass::Mapped, "mapped", "good", "same effect on the target"),
-    (
-        KeyClass::Approximated,
-        "approximated",
-        "warn",
-        "nearest effect; the difference is stated",
-    ),
-    (
-        KeyClass::DroppedWarning,
-        "dropped, may be missed",
-        "bad",
-        "something that somebody may miss",
-    ),
-    (KeyClass::Unknown, "unknown", "warn", "not in our table"),
-    (
-        KeyClass::DroppedHarmless,
-        "dropped, harmless",
-        "quiet",
-        "no effect on the guest away from VMware",
-    ),
-];
-
-fn key_counts(report: &GuestReport) -> Vec<KeyCount> {
-    let total = report.accounting.keys.len();
-    CLASSES
-        .iter()
-        .map(|(key_class, word, class, meaning)| {
-            let count = report.accounting.count(*key_class);
-            let float = |count: usize| float(u64::try_from(count).unwrap_or(u64::MAX));
-            KeyCount {
-                word,
-                class,
-                count,
-                share: percent(float(count) / float(total.max(1))),
-                meaning,
-            }
-        })
-        .collect()
-}
-
-/// The keys that somebody should read: approximated, dropped with a warning, unknown.
-fn keys(report: &GuestReport) -> Vec<KeyRow> {
-    let mut rows = Vec::new();
-    for (key_class, word, class, _) in CLASSES {
-        if matches!(key_class, KeyClass::Mapped | KeyClass::DroppedHarmless) {
-            continue;
-        }
-        rows.extend(
-            report
-                .accounting
-                .keys
-                .iter()
-                .filter(|key| key.class == key_class)
-                .map(|key| KeyRow {
-                    key: clean(&key.key),
-                    value: clean(&key.value),
-                    line: key.line,
-                    badge: badge(class, word),
-                    why: clean(&key.why),
-                    targets: key
-                        .targets
-                        .iter()
-                        .map(|(target, value)| (clean(target), clean(value)))
-                        .collect(),
-                }),
-        );
-    }
-    rows
 }

@@ -26,7 +26,7 @@ pub use estate::{
 };
 pub use guest::{DiskFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus};
 pub use host::HostFacts;
-pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofVerdict};
+pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofTry, ProofVerdict};
 
 /// Version of all record schemas. Written into every file as `schema`.
 pub const SCHEMA_VERSION: u32 = 1;

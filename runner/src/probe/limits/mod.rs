@@ -63,8 +63,10 @@ pub struct Capabilities {
 /// A limit from the table, beside the measured one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Documented {
-    /// Product and version.
+    /// Product.
     pub product: String,
+    /// Its version.
+    pub version: String,
     /// Value with its unit.
     pub value: String,
     /// Where it is stated.
@@ -176,11 +178,7 @@ pub fn probe_limits(options: &LimitsOptions, say: &dyn Fn(&str), cancel: &Atomic
             key: step.key(),
             unit: step.unit(),
             documented: Vec::new(),
-            capability: match step {
-                Step::Vcpus => Some(capabilities.max_vcpus),
-                Step::Slots => Some(capabilities.nr_memslots),
-                Step::Memory | Step::Queues => None,
-            },
+            capability: step.capability(&capabilities),
             accepted: measured.accepted,
             ended: measured.ended,
             reason: measured.reason,
@@ -188,11 +186,38 @@ pub fn probe_limits(options: &LimitsOptions, say: &dyn Fn(&str), cancel: &Atomic
         });
     }
     drop(files);
+    notes.extend(
+        found
+            .iter()
+            .find(|series| series.key == Step::Memory.key())
+            .and_then(memory_note),
+    );
     Ok(LimitsReport {
         capabilities,
         series: found,
         notes,
         seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// Why large memory costs what it costs here. KVM keeps 8 bytes of reverse map for each page of 4 KiB, 2 MiB for each GiB, from
+/// the moment that a slot is made, unless its TDP MMU is on (kvm_memslots_have_rmaps, arch/x86/kvm/mmu/mmu.c).
+fn memory_note(series: &Series) -> Option<String> {
+    const GIB: u64 = 1 << 30;
+    const ASKED: u64 = 12 << 40;
+    let last = series.curve.last().filter(|last| last.count >= 16 * GIB)?;
+    let each = last.kernel_bytes / (last.count / GIB);
+    let (each, all) = (each >> 10, (each * (ASKED / GIB)) >> 20);
+    Some(if each > 1024 {
+        format!(
+            "a GiB of guest memory costs {each} KiB of kernel memory at once: this KVM pages without EPT or NPT (or without \
+             the TDP MMU) and makes its reverse maps beforehand. 12 TiB would take about {all} MiB here; where the TDP MMU \
+             works they are not made, and a GiB costs some KiB"
+        )
+    } else {
+        format!(
+            "a GiB of guest memory costs {each} KiB of kernel memory as long as no guest touches it; 12 TiB about {all} MiB"
+        )
     })
 }
 
@@ -208,7 +233,7 @@ fn capabilities(kvm: &Kvm) -> Capabilities {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, LimitsOptions, probe_limits};
+    use super::{Ended, LimitsOptions, Point, Series, memory_note, probe_limits};
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
@@ -248,6 +273,59 @@ mod tests {
         assert_eq!(counts("memory-slots"), [1, 2, 4, 8, 16]);
         assert_eq!(series("memory").accepted, 4 << 30);
         assert!(found.capabilities.max_vcpus >= 4 && found.capabilities.nr_memslots >= 16);
+    }
+
+    #[test]
+    fn one_more_vcpu_than_kvm_promises_is_refused_in_the_same_vm_and_the_reason_names_it() {
+        if no_kvm() {
+            return;
+        }
+        let most = 1100;
+        let options = LimitsOptions {
+            max_vcpus: most,
+            ..small()
+        };
+        let found = probe_limits(&options, &|_| (), &AtomicBool::new(false)).expect("KVM works");
+        let (vcpus, promised) = (&found.series[0], found.capabilities.max_vcpus);
+        match vcpus.ended {
+            Ended::Refused => {
+                assert_eq!(vcpus.accepted, promised, "{vcpus:?}");
+                assert!(
+                    vcpus.reason.contains(&format!("number {}", promised + 1)),
+                    "{}",
+                    vcpus.reason
+                );
+            }
+            Ended::Bound => assert!(promised >= most, "{vcpus:?}"),
+            ended => println!("SKIP: {ended:?}: {}", vcpus.reason),
+        }
+        let counts: Vec<u64> = vcpus.curve.iter().map(|point| point.count).collect();
+        assert!(
+            counts.is_sorted() && counts.last() == Some(&vcpus.accepted),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn large_memory_is_explained_by_what_a_gib_costs() {
+        let series = |kernel_bytes| Series {
+            key: "memory",
+            unit: "bytes",
+            documented: Vec::new(),
+            capability: None,
+            accepted: 64 << 30,
+            ended: Ended::Bound,
+            reason: String::new(),
+            curve: vec![Point {
+                count: 64 << 30,
+                create_ms: 1.0,
+                release_ms: 1.0,
+                kernel_bytes,
+            }],
+        };
+        let note = |kernel_bytes| memory_note(&series(kernel_bytes)).unwrap_or_default();
+        assert!(note(160 << 20).contains("about 30720 MiB") && note(160 << 20).contains("reverse maps"));
+        assert!(note(64 << 12).contains("costs 4 KiB") && note(64 << 12).contains("about 48 MiB"));
     }
 
     #[test]

@@ -4,11 +4,13 @@ use super::host::Memory;
 use super::reserved::Reserved;
 use super::{Capabilities, Ended, Point};
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
 /// A slot has at most 2^31 - 1 pages (KVM_MEM_MAX_NR_PAGES, linux/kvm_host.h); 4 TiB stays clear of it and of odd sizes.
 const SLOT: u64 = 4 << 40;
 /// So many steps between two looks at clock and memory.
@@ -42,6 +44,24 @@ impl Step {
         }
     }
 
+    /// KVM's own figure, where it has one.
+    pub(super) fn capability(self, capabilities: &Capabilities) -> Option<u64> {
+        match self {
+            Self::Vcpus => Some(capabilities.max_vcpus),
+            Self::Slots => Some(capabilities.nr_memslots),
+            Self::Memory | Self::Queues => None,
+        }
+    }
+
+    /// A count for people.
+    fn words(self, count: u64) -> String {
+        match self {
+            Self::Memory if count.is_multiple_of(TIB) => format!("{} TiB", count / TIB),
+            Self::Memory => format!("{} GiB", count / GIB),
+            _ => format!("{count} {}", self.unit()),
+        }
+    }
+
     /// 1, 2, 4 … and the figures that people ask for, up to `most`.
     fn counts(self, most: u64, capabilities: &Capabilities) -> Vec<u64> {
         let first = if self == Self::Memory { GIB } else { 1 };
@@ -49,13 +69,13 @@ impl Step {
             .map(|bit| first << bit)
             .take_while(|&count| count <= most)
             .collect();
-        let asked: &[u64] = match self {
-            Self::Vcpus => &[768, capabilities.max_vcpus],
-            Self::Slots => &[capabilities.nr_memslots],
-            Self::Memory => &[12 << 40],
-            Self::Queues => &[],
+        let asked = match self {
+            Self::Vcpus => Some(768),
+            Self::Memory => Some(12 * TIB),
+            Self::Slots | Self::Queues => None,
         };
-        counts.extend(asked.iter().filter(|&&count| (first..=most).contains(&count)));
+        let asked = asked.into_iter().chain(self.capability(capabilities));
+        counts.extend(asked.filter(|count| (first..=most).contains(count)));
         counts.push(most);
         counts.sort_unstable();
         counts.dedup();
@@ -133,18 +153,23 @@ pub(super) fn climb(kvm: &Kvm, step: Step, bounds: &Bounds<'_>, capabilities: &C
                 .unwrap_or(u64::MAX)
         });
         if let Err(Stop(ended, reason)) = bounds.check(expected) {
-            (climbed.ended, climbed.reason) = (ended, reason);
+            (climbed.ended, climbed.reason) = (ended, format!("before {}: {reason}", step.words(count)));
             break;
         }
         let before = Memory::now();
         let begun = Instant::now();
         let mut made = Made::default();
-        let (reached, stop) = build(kvm, step, count, &mut made, bounds);
+        let (reached, mut stop) = build(kvm, step, count, &mut made, bounds);
         let create_ms = begun.elapsed().as_secs_f64() * 1e3;
         let kernel_bytes = Memory::now().taken_since(before);
+        // One more than KVM promises, in the same VM: a further VM would cost as much again to say no at its end.
+        if stop.is_none() && step.capability(capabilities) == Some(count) && count < bounds.most {
+            stop = extend(step, count..count + 1, &mut made, bounds).1;
+        }
         let begun = Instant::now();
         drop(made);
-        if reached > 0 {
+        // What was cut short before it came as far as the one before says nothing new.
+        if reached > climbed.accepted {
             climbed.curve.push(Point {
                 count: reached,
                 create_ms,
@@ -154,11 +179,15 @@ pub(super) fn climb(kvm: &Kvm, step: Step, bounds: &Bounds<'_>, capabilities: &C
         }
         climbed.accepted = climbed.accepted.max(reached);
         if let Some(Stop(ended, reason)) = stop {
-            (climbed.ended, climbed.reason) = (ended, reason);
+            let way = if ended == Ended::Refused {
+                String::new()
+            } else {
+                format!("on the way to {}: ", step.words(count))
+            };
+            (climbed.ended, climbed.reason) = (ended, format!("{way}{reason}"));
             break;
         }
     }
-    climbed.curve.dedup_by_key(|point| point.count);
     climbed
 }
 
@@ -179,7 +208,14 @@ fn build(kvm: &Kvm, step: Step, count: u64, made: &mut Made, bounds: &Bounds<'_>
             Err(error) => return (0, refused(format!("mmap: {error}"))),
         }
     }
-    for index in 0..count {
+    extend(step, 0..count, made, bounds)
+}
+
+/// Adds the pieces of `range` to a VM that has those before. How many it has then, and what stopped it.
+fn extend(step: Step, range: Range<u64>, made: &mut Made, bounds: &Bounds<'_>) -> (u64, Option<Stop>) {
+    let end = range.end;
+    let Some(vm) = &made.vm else { return (0, None) };
+    for index in range {
         if index % LOOK_EVERY == 0
             && let Err(stop) = bounds.check(0)
         {
@@ -191,10 +227,13 @@ fn build(kvm: &Kvm, step: Step, count: u64, made: &mut Made, bounds: &Bounds<'_>
             Step::Memory | Step::Queues => queue(vm, index, &mut made.events),
         };
         if let Err(error) = done {
-            return (index, refused(format!("number {}: {error}", index + 1)));
+            return (
+                index,
+                Some(Stop(Ended::Refused, format!("number {}: {error}", index + 1))),
+            );
         }
     }
-    (count, None)
+    (end, None)
 }
 
 fn vcpu(vm: &VmFd, index: u64, made: &mut Vec<VcpuFd>) -> Result<(), String> {
