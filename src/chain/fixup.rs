@@ -1,13 +1,13 @@
 //! The step that makes the converted guest ready for KVM, and the manifest that says so.
 
 use super::folder::RunFolder;
-use super::measure;
+use super::{measure, prove, source};
 use crate::cli::Context;
-use crate::cli::options::EngineArgs;
+use crate::cli::options::{EngineArgs, SourceOptions};
 use anyhow::Context as _;
 use convert::copy::VerifyOptions;
 use convert::machine::Machine;
-use reports::schema::Manifest;
+use reports::schema::{DeepFacts, Manifest};
 use runner::engine::DiskFormat;
 use runner::fixup::{Change, FixupOutcome, FixupRequest};
 use std::io::Read;
@@ -42,7 +42,7 @@ pub(crate) struct FixupOptions {
 const MAX_KEY: u64 = 1 << 20;
 
 /// Bytes of a key file.
-pub(crate) fn read_key(path: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
+fn read_key(path: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
     let Some(path) = path else { return Ok(None) };
     let mut key = Vec::new();
     std::fs::File::open(path)
@@ -57,7 +57,7 @@ pub(crate) fn read_key(path: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
 }
 
 /// What the appliance needs to look into the converted disks of a run folder.
-pub(crate) fn request(
+fn request(
     context: &Context,
     folder: &RunFolder,
     manifest: &Manifest,
@@ -84,6 +84,56 @@ pub(crate) fn request(
         serial_console: options.serial_console,
         key: read_key(options.key.as_deref())?,
     })
+}
+
+/// What is inside the converted disks of a run folder; kept in `deep.json`.
+///
+/// # Errors
+/// The appliance can't be had or doesn't answer.
+pub(crate) fn look_into_converted(
+    context: &Context,
+    folder: &RunFolder,
+    engine: &EngineArgs,
+    options: &FixupOptions,
+) -> anyhow::Result<DeepFacts> {
+    let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
+    let facts = look(context, &request(context, folder, &manifest, engine, options)?)?;
+    folder.write(RunFolder::DEEP, &facts)?;
+    Ok(facts)
+}
+
+/// What is inside a source's disks, from overlays on them where QEMU reads them, else from temporary copies.
+///
+/// # Errors
+/// The source can't be read, there is no room for copies, and as [`look_into_converted`].
+pub(crate) fn look_into_source(
+    context: &Context,
+    options: &SourceOptions,
+    engine: &EngineArgs,
+    key: Option<&Path>,
+) -> anyhow::Result<DeepFacts> {
+    let opened = source::open(options)?;
+    let choice = measure::choose(engine)?;
+    context.say(&format!("the appliance runs on: {}", choice.reason));
+    let scratch = tempfile::Builder::new().prefix("esxodus-deep-").tempdir()?;
+    let (disks, _) = prove::bootable(context, &opened, scratch.path())?;
+    let request = FixupRequest {
+        machine: opened.imported.machine.clone(),
+        disks: disks.into_iter().map(|disk| (disk.path, disk.format)).collect(),
+        out: scratch.path().to_owned(),
+        choice,
+        dry_run: true,
+        serial_console: false,
+        key: read_key(key)?,
+    };
+    look(context, &request)
+}
+
+fn look(context: &Context, request: &FixupRequest) -> anyhow::Result<DeepFacts> {
+    let spinner = context.bars.spinner("looking into the guest");
+    let facts = runner::fixup::inspect(request, &context.cancel);
+    spinner.finish_and_clear();
+    Ok(facts?)
 }
 
 fn writable(folder: &RunFolder) -> anyhow::Result<Manifest> {

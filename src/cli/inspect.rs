@@ -14,7 +14,8 @@ use std::path::PathBuf;
   esxodus inspect web01/web01.vmx
   esxodus inspect appliance.ova --json
   esxodus inspect disk.vmdk --map            every run: offset, length, data/zero/hole, which file, where
-  esxodus inspect out/web01 --deep           a converted guest: systems, kernels, drivers in each initramfs, fstab, free space
+  esxodus inspect web01/web01.vmx --deep     inside the disks: systems, kernels, drivers in each initramfs, fstab, free space
+  esxodus inspect out/web01 --deep           the same of a converted guest
   esxodus inspect out/db01 --deep --key luks.key
 
 --deep boots the appliance on throw-away overlays; nothing is changed, and no program of the guest is run.
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     /// List every key of the source with what becomes of it.
     #[arg(long)]
     keys: bool,
-    /// Look into a converted guest's disks (SOURCE is its run folder).
+    /// Look into the disks. SOURCE may be a run folder as well.
     #[arg(long, conflicts_with_all = ["map", "keys"])]
     deep: bool,
     /// With --deep: passphrase or key file for LUKS volumes.
@@ -40,7 +41,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     if args.deep {
-        return super::inspect_deep::run(context, &args.source.source, &args.engine, args.key.as_deref());
+        return super::inspect_deep::run(context, &args.source, &args.engine, args.key.as_deref());
     }
     let opened = source::open(&args.source)?;
     let mut findings = opened.findings();

@@ -1,27 +1,29 @@
-//! `esxodus inspect --deep`: what is inside the disks of a converted guest.
+//! `esxodus inspect --deep`: what is inside the disks of a guest, converted or not.
 
-use super::options::EngineArgs;
+use super::options::{EngineArgs, SourceOptions};
 use super::{Context, Outcome};
-use crate::chain::fixup::FixupOptions;
-use crate::chain::{self, RunFolder};
+use crate::chain::RunFolder;
+use crate::chain::fixup::{self, FixupOptions};
 use crate::terminal::{bytes, table};
-use reports::schema::{DeepFacts, DriverPlace, KernelFacts, Manifest, SystemFacts};
+use reports::schema::{DeepFacts, DriverPlace, KernelFacts, SystemFacts};
 use std::path::Path;
 
-pub(crate) fn run(context: &Context, out: &Path, engine: &EngineArgs, key: Option<&Path>) -> anyhow::Result<Outcome> {
-    let folder = RunFolder::open(out)?;
-    let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
-    let options = FixupOptions {
-        dry_run: true,
-        key: key.map(Path::to_owned),
-        ..FixupOptions::default()
+pub(crate) fn run(
+    context: &Context,
+    source: &SourceOptions,
+    engine: &EngineArgs,
+    key: Option<&Path>,
+) -> anyhow::Result<Outcome> {
+    let facts = if source.source.join(RunFolder::MANIFEST).is_file() {
+        let options = FixupOptions {
+            dry_run: true,
+            key: key.map(Path::to_owned),
+            ..FixupOptions::default()
+        };
+        fixup::look_into_converted(context, &RunFolder::open(&source.source)?, engine, &options)?
+    } else {
+        fixup::look_into_source(context, source, engine, key)?
     };
-    let request = chain::fixup::request(context, &folder, &manifest, engine, &options)?;
-    let spinner = context.bars.spinner("looking into the guest");
-    let facts = runner::fixup::inspect(&request, &context.cancel);
-    spinner.finish_and_clear();
-    let facts = facts?;
-    folder.write(RunFolder::DEEP, &facts)?;
     context.print(&facts, || text(&facts))?;
     Ok(Outcome::Good)
 }

