@@ -6,7 +6,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 TRIPLE := x86_64-unknown-linux-gnu
 BIN := target/release/esxodus
 
-.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-boot clean-demo
+.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-boot bench-fixup fuzz clean-demo
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,18 @@ bench: build ## conversion speed beside qemu-img and nbdcopy, paired in one run
 bench-agreement: build ## the agent's figures beside fio's, sysbench's and STREAM's
 	@scripts/setup.sh bench
 	@scripts/bench-agreement.sh
+
+bench-boot: ## the own VMM beside QEMU's microvm in the nested lab: boot stages, memory, random reads
+	@scripts/setup.sh run lab
+	@scripts/bench-boot.sh
+
+fuzz: ## fuzz the readers, a minute each (FUZZ_OPTIONS="-t 600 vmdk_hosted")
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh $(FUZZ_OPTIONS)
+
+bench-fixup: build ## converting and fixing up beside virt-v2v, the appliance beside guestfish
+	@scripts/setup.sh run test bench
+	@scripts/bench-fixup.sh $(BENCH_OPTIONS)
 
 clean-demo: ## remove the sample guest and its results from the cache
 	rm -rf "$(CACHE)/demo" "$(CACHE)/demo-out"

@@ -7,6 +7,8 @@
 # Data disk: a bare ext4 file system, monolithicSparse. NIC: vmxnet3 with a static MAC and a static address on ens192.
 # Needs root (ownership of the guest's files); no loop device, no mount on this machine.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/guest-disk.sh"
 folder=${1:?usage: $0 FOLDER}
 [ -e "$folder/demo.vmx" ] && { echo "demo guest: $folder/demo.vmx exists, kept" >&2; exit 0; }
 if [ "$(id -u)" != 0 ]; then
@@ -24,9 +26,7 @@ mkdir -p "$folder"; work=$(mktemp -d "$folder/.partial.XXXXXX"); trap 'rm -rf "$
 # both worlds, VMware's names in the network configuration. Documentation and drivers for hardware that no guest has
 # are left out so that the demo stays quick.
 say "installing Debian into a folder"
-mmdebstrap --quiet --variant=minbase --format=directory \
-  --aptopt='Acquire::Languages "none"' \
-  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+mmdebstrap "${lean_options[@]}" \
   --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/gpu/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/media/*' \
   --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/net/wireless/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/infiniband/*' \
   --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/staging/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/iio/*' \
@@ -45,8 +45,6 @@ printf 'auto lo\niface lo inet loopback\n\nallow-hotplug ens192\niface ens192 in
 # No password is set: the login prompt is as far as anybody gets.
 rm -f "$root/etc/resolv.conf"; : > "$root/etc/machine-id"; rm -rf "$root/var/cache/apt/"* "$root/var/lib/apt/lists/"*
 kernel=$(cd "$root/boot" && ls vmlinuz-* | sort -V | tail -1); version=${kernel#vmlinuz-}
-mkdir -p "$root/boot/grub/i386-pc"
-cp "$root/usr/lib/grub/i386-pc/"*.mod "$root/usr/lib/grub/i386-pc/"*.lst "$root/boot/grub/i386-pc/"
 cat > "$root/boot/grub/grub.cfg" <<CFG
 serial --unit=0 --speed=115200
 terminal_input serial console
@@ -58,26 +56,13 @@ menuentry 'Debian GNU/Linux' {
   initrd /boot/initrd.img-$version
 }
 CFG
-chroot "$root" grub-mkimage -O i386-pc -o /boot/grub/core.img -p '(hd0,msdos1)/boot/grub' biosdisk part_msdos ext2 normal linux search search_fs_uuid serial terminal echo configfile
+grub_prefix='(hd0,msdos1)/boot/grub' bios_core "$root" ext2
 
 say "writing the disks"
 boot=$work/boot.raw; truncate -s 4G "$boot"
 echo 'start=2048, type=83, bootable' | sfdisk -q -X dos "$boot"
-# metadata_csum_seed and orphan_file are newer than the guest's GRUB; offset writes the file system into the partition.
-mke2fs -q -t ext4 -F -L root -U $boot_uuid -O ^metadata_csum_seed,^orphan_file -E offset=1048576 -d "$root" "$boot" $((4 * 1024 * 1024 - 1024))k
-cp "$root/boot/grub/core.img" "$root/usr/lib/grub/i386-pc/boot.img" "$work/"
-# GRUB without grub-install: boot.img loads sector 1; the first sector of core.img loads the rest from sector 2 on.
-python3 - "$work" "$boot" <<'PY'
-import struct, sys
-work, image = sys.argv[1:]
-core = bytearray(open(work + "/core.img", "rb").read()); boot = bytearray(open(work + "/boot.img", "rb").read())
-sectors = -(-len(core) // 512); core = core.ljust(sectors * 512, b"\0")
-assert sectors < 2048, "core.img does not fit before the first partition"
-struct.pack_into("<QHH", core, 0x1F4, 2, sectors - 1, 0x820)
-struct.pack_into("<Q", boot, 0x5C, 1); boot[0x66:0x68] = b"\x90\x90"
-with open(image, "r+b") as f:
-    f.write(boot[:440]); f.seek(512); f.write(core)
-PY
+ext4_into "$boot" 1048576 $((4 * 1024 * 1024 - 1024)) root $boot_uuid "$root"
+bios_boot "$root" "$boot"
 data=$work/data.raw; truncate -s 1G "$data"; mkdir "$work/files"
 python3 - "$work/files" <<'PY'
 import hashlib, sys

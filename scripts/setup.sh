@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what esxodus needs on a Debian machine. Idempotent: a second run changes nothing and takes a second.
 #
-# usage: scripts/setup.sh [run|test|bench|lab]...    (default: run)
+# usage: scripts/setup.sh [run|test|bench|fuzz|lab]...    (default: run)
 #   run    convert, boot and measure guests: QEMU, firmware, a guest kernel for the appliance, a C compiler
 #   test   what the test suite compares with: libvirt's validators, file-system tools, a headless browser
-#   bench  the reference tools of `make bench*`: fio, sysbench, iperf3, qperf, nbdcopy, xfsprogs, and scipy for the statistics' values
+#   bench  the reference tools of `make bench*`: fio, sysbench, iperf3, qperf, nbdcopy, xfsprogs, virt-v2v, guestfish, and scipy for the statistics' values
+#   fuzz   cargo-fuzz, and the C++ compiler that libFuzzer is built with
 #   lab    what the nested KVM lab needs beside `run`
 #
 # Works as root or through sudo. On a Proxmox host it never touches QEMU: Debian's packages would remove Proxmox's.
@@ -120,12 +121,16 @@ for group in "${groups[@]}"; do
       need ca-certificates make gcc libc6-dev pkg-config kmod mmdebstrap fdisk e2fsprogs dosfstools mtools busybox-static cpio gzip xz-utils zstd python3-minimal
       need_qemu; guest_kernel; rust ;;
     test)
-      need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g lvm2 cryptsetup-bin acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm openssl lxc ;;
+      need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g lvm2 cryptsetup-bin acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm openssl lxc lz4 passt ;;
     bench)
-      need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy ;;
+      need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy virt-v2v guestfish ;;
+    fuzz)
+      need g++; rust
+      PATH=$HOME/.cargo/bin:$PATH
+      command -v cargo-fuzz >/dev/null || { say "building cargo-fuzz"; cargo install --locked cargo-fuzz >&2; } ;;
     lab)
-      need busybox-static cpio; need_qemu; guest_kernel ;;
-    *) die "unknown group '$group' (run, test, bench, lab)" ;;
+      need busybox-static cpio lz4 xz-utils zstd e2fsprogs; need_qemu; guest_kernel ;;
+    *) die "unknown group '$group' (run, test, bench, fuzz, lab)" ;;
   esac
 done
 say "ready (${groups[*]})"

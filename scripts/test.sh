@@ -6,11 +6,12 @@ export PATH=$HOME/.cargo/bin:$PATH
 triple=x86_64-unknown-linux-gnu
 cache=${ESXODUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/esxodus}
 scripts/demo-guest.sh "$cache/demo"
+scripts/test-guests.sh "$cache/guests"
 # Static programs that run inside guests: the agent, and our VMM for the nested lab.
 RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $triple -p esxodus-agent --bin esxodus-agent -p esxodus-runner --example vmm
 export ESXODUS_AGENT=$PWD/target/$triple/release/esxodus-agent
 export ESXODUS_LAB_VMM=$PWD/target/$triple/release/examples/vmm
-export ESXODUS_DEMO_GUEST=$cache/demo
+export ESXODUS_DEMO_GUEST=$cache/demo ESXODUS_TEST_GUESTS=$cache/guests
 log=$(mktemp); trap 'rm -f "$log"' EXIT
 set +e
 cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep --line-buffered -vE '^(SKIP|running 0|$)'

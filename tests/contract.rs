@@ -1,6 +1,6 @@
 //! The command line contract: help, exit codes, one JSON document.
 
-use crate::util::{esxodus, json_expecting, run_expecting, s, text, vmdk, vmx};
+use crate::util::{esxodus, json_expecting, run_expecting, s, text, tool, vmdk, vmx};
 use std::process::Stdio;
 
 const COMMANDS: [&str; 13] = [
@@ -74,6 +74,57 @@ fn the_extent_map_covers_the_disk_without_gaps() {
         at += run["length"].as_u64().unwrap();
     }
     assert_eq!(at, 5 << 20);
+}
+
+/// The map says where each byte lies: reading there gives what the guest sees, through a delta and its base.
+#[test]
+fn the_extent_map_names_the_file_of_the_chain_and_the_place_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    vmdk(dir.path(), "base", "monolithicSparse", 6);
+    let (base, delta) = (dir.path().join("base.vmdk"), dir.path().join("delta.vmdk"));
+    tool(
+        "qemu-img",
+        &["create", "-q", "-f", "vmdk", "-F", "vmdk", "-b", s(&base), s(&delta)],
+    );
+    tool("qemu-io", &["-f", "vmdk", "-c", "write -q -P 9 2M 192k", s(&delta)]);
+    // qemu-img writes the parent's whole path, which the gate would refuse.
+    let text = std::fs::read(&delta).unwrap();
+    let hint = format!("parentFileNameHint=\"{}\"", s(&base)).into_bytes();
+    let at = text
+        .windows(hint.len())
+        .position(|window| window == hint)
+        .expect("a hint");
+    let mut bytes = text;
+    let mut short = b"parentFileNameHint=\"base.vmdk\"\n".to_vec();
+    short.resize(hint.len(), b'#');
+    bytes[at..at + hint.len()].copy_from_slice(&short);
+    std::fs::write(&delta, bytes).unwrap();
+
+    let raw = dir.path().join("guest.raw");
+    tool("qemu-img", &["convert", "-O", "raw", s(&delta), s(&raw)]);
+    let guest = std::fs::read(&raw).unwrap();
+    let json = json_expecting(0, &["inspect", s(&delta), "--map"]);
+    let mut files = std::collections::BTreeSet::new();
+    let mut at = 0;
+    for run in json["disks"][0]["map"].as_array().expect("a map") {
+        let number = |key: &str| usize::try_from(run[key].as_u64().unwrap()).unwrap();
+        let (offset, length) = (number("offset"), number("length"));
+        assert_eq!(offset, at);
+        at += length;
+        let seen = &guest[offset..offset + length];
+        match run["kind"].as_str().unwrap() {
+            "data" => {
+                let file = run["file"].as_str().unwrap();
+                let there = std::fs::read(file).unwrap();
+                let from = number("file_offset");
+                assert!(&there[from..from + length] == seen, "{run}");
+                files.insert(file.to_owned());
+            }
+            "zero" | "hole" => assert!(seen.iter().all(|byte| *byte == 0), "{run}"),
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!((at, files.len()), (guest.len(), 2), "{files:?}");
 }
 
 #[test]

@@ -10,10 +10,18 @@ mod convert;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod hands_on;
+#[cfg(test)]
 mod house;
 #[cfg(test)]
 mod interrupt;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod measure;
+#[cfg(test)]
+mod piped;
+#[cfg(test)]
+mod prove;
 #[cfg(test)]
 mod util;

@@ -45,21 +45,16 @@ mod guests {
     fn proved(folder: &Path, content: &[u8], kernel: Option<DirectKernel>, timeout: u64) -> ProveOutcome {
         let disk = folder.join("disk.raw");
         std::fs::write(&disk, content).expect("temporary disk");
+        let disks = vec![ProveDisk {
+            path: disk,
+            format: DiskFormat::Raw,
+        }];
+        let choice = choose(EngineWish::Qemu, AccelWish::Tcg, &ProbeReport::default()).expect("TCG is always there");
         let request = ProveRequest {
-            machine: machine(),
-            disks: vec![ProveDisk {
-                path: disk,
-                format: DiskFormat::Raw,
-            }],
-            out: folder.to_owned(),
-            choice: choose(EngineWish::Qemu, AccelWish::Tcg, &ProbeReport::default()).expect("TCG is always there"),
             timeout: Duration::from_secs(timeout),
-            bench: None,
-            bench_budget_seconds: None,
             inject_agent: false,
-            bus: None,
-            firmware: None,
             kernel,
+            ..ProveRequest::new(machine(), disks, folder, choice)
         };
         prove(&request, &convert::progress::Silent, &NEVER).expect("the proof can be tried")
     }

@@ -3,9 +3,11 @@
 use super::folder::RunFolder;
 use super::source::Opened;
 use crate::cli::Context;
-use crate::cli::options::{CompressWish, CopyArgs, FormatWish, ReflinkWish};
+use crate::cli::options::{CompressWish, CopyArgs, FormatWish, PreallocationWish, ReflinkWish};
 use anyhow::Context as _;
-use convert::copy::{Compress, CopyOptions, DiskJob, Reflink, TargetFormat, VerifyOptions, VerifyOutcome};
+use convert::copy::{
+    Compress, CopyOptions, DiskJob, Preallocation, Reflink, TargetFormat, VerifyOptions, VerifyOutcome,
+};
 use convert::image::map::DiskSource;
 use convert::targets::{NetworkMap, Target, TargetContext, TargetDisk};
 use reports::schema::{Finding, Manifest, Stamp};
@@ -57,6 +59,11 @@ pub(crate) fn options(args: &CopyArgs, resume: bool) -> anyhow::Result<CopyOptio
         cluster_bytes: args.cluster_size,
         data_file: args.data_file,
         extended_l2: args.extended_l2,
+        preallocation: match args.preallocation {
+            PreallocationWish::None => Preallocation::None,
+            PreallocationWish::Metadata => Preallocation::Metadata,
+        },
+        checkpoint_bytes: args.checkpoint,
         jobs: args.jobs,
         bwlimit: args.bwlimit,
         hash: !args.no_hash,

@@ -1,15 +1,14 @@
-//! Steps that run something: the boot proof and the measurements.
+//! Steps that run something: the measurements, and the hands-on console.
 
 use super::folder::RunFolder;
+use super::prove::{self, ProofWish};
 use crate::cli::Context;
 use crate::cli::options::{AccelName, EngineArgs, EngineName};
 use anyhow::{Context as _, bail};
 use bench::SuiteOptions;
-use bench::harness::{NoiseBar, NoiseMeter, NoiseReading, Work, take_turns};
-use convert::machine::Machine;
-use reports::schema::{BenchRecord, Better, Comparison, Manifest, Metric, Milestone, Place, Suite};
-use runner::engine::{AccelWish, Choice, DiskFormat, EngineWish};
-use runner::proof::{ProveDisk, ProveOutcome, ProveRequest};
+use bench::harness::take_turns;
+use reports::schema::{BenchRecord, Comparison, Place, Suite};
+use runner::engine::{AccelWish, Choice, EngineWish};
 use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::process::Command;
@@ -18,11 +17,8 @@ use std::time::Duration;
 /// Longest that the KVM probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Probes and chooses what runs guests.
-///
-/// # Errors
-/// The wish can't be met on this host.
-pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
+/// What the options wish.
+fn wishes(args: &EngineArgs) -> (EngineWish, AccelWish) {
     let engine = match args.engine {
         EngineName::Auto => EngineWish::Auto,
         EngineName::Kvm => EngineWish::Kvm,
@@ -33,6 +29,15 @@ pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
         AccelName::Kvm => AccelWish::Kvm,
         AccelName::Tcg => AccelWish::Tcg,
     };
+    (engine, accel)
+}
+
+/// Probes and chooses what runs guests that boot through firmware.
+///
+/// # Errors
+/// The wish can't be met on this host.
+pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
+    let (engine, accel) = wishes(args);
     Ok(runner::engine::choose(
         engine,
         accel,
@@ -40,115 +45,17 @@ pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
     )?)
 }
 
-/// What a boot proof is asked to do.
-#[derive(Debug, Clone)]
-pub(crate) struct ProofWish {
-    pub(crate) timeout: Duration,
-    pub(crate) bench: Option<Suite>,
-    pub(crate) bench_budget: Option<u64>,
-    pub(crate) inject_agent: bool,
-}
-
-/// Boots the converted guest from throw-away overlays and keeps the evidence under `proof/`.
+/// As [`choose`], for guests whose kernel is entered directly.
 ///
 /// # Errors
-/// The engine can't be had or fails; a guest that doesn't boot is a verdict, not an error.
-pub(crate) fn prove(
-    context: &Context,
-    folder: &RunFolder,
-    engine: &EngineArgs,
-    wish: &ProofWish,
-) -> anyhow::Result<ProveOutcome> {
-    let request = ProveRequest {
-        timeout: wish.timeout,
-        bench: wish.bench,
-        bench_budget_seconds: wish.bench_budget,
-        inject_agent: wish.inject_agent,
-        ..request(folder, engine)?
-    };
-    context.say(&format!("guests run on: {}", request.choice.reason));
-    let spinner = context.bars.spinner("booting the guest from a throw-away overlay");
-    let meter = NoiseMeter::start(Work::Kernel);
-    let outcome = runner::proof::prove(&request, &context.bars, &context.cancel);
-    let noise = meter.read();
-    spinner.finish_and_clear();
-    let mut outcome = outcome?;
-    if let Some(record) = &mut outcome.bench {
-        record.place = Place::Guest;
-        record.metrics.extend(boot_metrics(&outcome.record.milestones));
-        seen_from_outside(record, &noise);
-    }
-    folder.write(RunFolder::PROOF, &outcome.record)?;
-    if let Some(inspection) = &outcome.inspection {
-        folder.write("proof/inspection.json", inspection)?;
-    }
-    Ok(outcome)
-}
-
-/// Boot time by stages, from the proof's milestones: one boot, one sample, so that a comparison decides nothing from it alone.
-fn boot_metrics(milestones: &[Milestone]) -> Vec<Metric> {
-    let stages = milestones.iter().filter(|milestone| milestone.name != "powered-off");
-    let metric = |milestone: &Milestone| {
-        let samples = vec![Duration::from_millis(milestone.at_ms).as_secs_f64() * 1e3];
-        Metric {
-            id: format!("boot.{}", milestone.name),
-            name: format!("Boot until {}", milestone.name),
-            unit: "ms".to_owned(),
-            better: Better::Lower,
-            summary: bench::stats::summarise(&samples),
-            samples,
-            percentiles: Vec::new(),
-            percentile_unit: None,
-            method:
-                "from the guest's start until the runner saw it (looks every 50 ms); a single boot, a single sample"
-                    .to_owned(),
-            stopped: "count".to_owned(),
-            unfit: None,
-        }
-    };
-    stages.map(metric).collect()
-}
-
-/// A guest cannot see what else runs on its host, and TCG has no steal: say it for it.
-fn seen_from_outside(record: &mut BenchRecord, noise: &NoiseReading) {
-    let cpus = f64::from(noise.cpus.max(1));
-    let percent = |seconds: f64| seconds / noise.wall_seconds.max(1e-3) / cpus * 100.0;
-    let (foreign, steal) = (percent(noise.foreign_seconds), percent(noise.steal_seconds));
-    let mut line = format!(
-        "seen from the host: other processes used {foreign:.0} % of its CPU time while the guest ran, {steal:.0} % was stolen"
-    );
-    if let Some(why) = noise.judge(&NoiseBar::default()) {
-        record.noise.noisy = true;
-        line.push_str(&format!("; noisy: {why}"));
-    }
-    record.self_checks.push(line);
-}
-
-/// The converted guest of a run folder, to be run as it is.
-fn request(folder: &RunFolder, engine: &EngineArgs) -> anyhow::Result<ProveRequest> {
-    let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
-    let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
-    let disks = manifest.disks.iter().map(|disk| ProveDisk {
-        path: folder.path(&disk.file),
-        format: if disk.format == "raw" {
-            DiskFormat::Raw
-        } else {
-            DiskFormat::Qcow2
-        },
-    });
-    Ok(ProveRequest {
-        disks: disks.collect(),
-        out: folder.root().to_owned(),
-        choice: choose(engine)?,
-        timeout: Duration::from_secs(300),
-        bench: None,
-        bench_budget_seconds: None,
-        inject_agent: false,
-        bus: None,
-        firmware: None,
-        kernel: None,
-        machine,
-    })
+/// The wish can't be met on this host.
+pub(crate) fn choose_direct(args: &EngineArgs) -> anyhow::Result<Choice> {
+    let (engine, accel) = wishes(args);
+    Ok(runner::engine::choose_direct(
+        engine,
+        accel,
+        &runner::probe::probe(PROBE_DEADLINE),
+    )?)
 }
 
 /// Measures this machine.
@@ -178,12 +85,11 @@ pub(crate) fn bench_guest(
 ) -> anyhow::Result<BenchRecord> {
     let folder = RunFolder::open(out)?;
     let wish = ProofWish {
-        timeout: Duration::from_secs(300),
         bench: Some(suite),
         bench_budget: budget,
-        inject_agent: true,
+        ..ProofWish::new(Duration::from_secs(300))
     };
-    let outcome = prove(context, &folder, engine, &wish)?;
+    let outcome = prove::converted(context, &folder, engine, &wish)?;
     match outcome.bench {
         Some(record) => Ok(record),
         None => bail!(
@@ -364,90 +270,4 @@ fn stop(child: &mut std::process::Child) {
 /// Budgets come as whole seconds.
 pub(crate) fn seconds(budget: u64) -> f64 {
     Duration::from_secs(budget).as_secs_f64()
-}
-
-/// Connects this terminal with the guest's console until the guest ends or Ctrl-] is pressed. Returns how it ended.
-///
-/// # Errors
-/// The engine can't be had or fails.
-pub(crate) fn hands_on(
-    context: &Context,
-    folder: &RunFolder,
-    engine: &EngineArgs,
-    persist: bool,
-) -> anyhow::Result<String> {
-    use runner::console::Left;
-    use runner::engine::Engine as _;
-    let scratch = tempfile::Builder::new()
-        .prefix(".run-")
-        .tempdir_in(folder.root())
-        .context("cannot make a folder for overlays")?;
-    let request = request(folder, engine)?;
-    context.say(&format!("guests run on: {}", request.choice.reason));
-    context.say("console of the guest: Ctrl-] leaves");
-    let (spec, notes) = request.hands_on_spec(scratch.path(), persist);
-    for note in notes {
-        context.say(&note);
-    }
-    let mut vm = runner::qemu::Qemu.start(&spec)?;
-    let left = runner::console::attach(vm.as_mut(), &context.cancel)?;
-    Ok(match left {
-        Left::User => "left by Ctrl-]; the guest was switched off".to_owned(),
-        Left::Guest(ended) => format!("the guest ended: {}", ended.detail),
-        Left::Cancelled => "stopped".to_owned(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{boot_metrics, seen_from_outside};
-    use bench::harness::NoiseReading;
-    use reports::schema::{Better, Milestone};
-
-    fn milestone(name: &str, at_ms: u64) -> Milestone {
-        Milestone {
-            name: name.to_owned(),
-            at_ms,
-            seen: String::new(),
-            screenshot: None,
-        }
-    }
-
-    #[test]
-    fn milestones_become_single_samples_in_milliseconds_where_lower_is_better() {
-        let found = boot_metrics(&[
-            milestone("firmware", 120),
-            milestone("kernel", 2500),
-            milestone("powered-off", 9000),
-        ]);
-        let ids: Vec<&str> = found.iter().map(|metric| metric.id.as_str()).collect();
-        assert_eq!(ids, ["boot.firmware", "boot.kernel"]);
-        assert_eq!(
-            (found[1].samples.as_slice(), found[1].unit.as_str()),
-            (&[2500.0][..], "ms")
-        );
-        assert_eq!((found[1].better, found[1].summary.n), (Better::Lower, 1));
-        assert!(found[1].method.contains("a single sample"));
-    }
-
-    #[test]
-    fn load_on_the_host_marks_the_guests_record_which_cannot_see_it() {
-        let options = bench::SuiteOptions {
-            only: Some(vec!["kernel.getppid".to_owned()]),
-            budget_seconds: Some(0.2),
-            ..bench::SuiteOptions::new(reports::schema::Suite::Quick, std::env::temp_dir())
-        };
-        let go = std::sync::atomic::AtomicBool::new(false);
-        let mut record = bench::run_suite(&options, &|_, _, _| (), &go).unwrap();
-        record.noise.noisy = false;
-        let busy = NoiseReading {
-            steal_seconds: 0.0,
-            foreign_seconds: 5.0,
-            wall_seconds: 10.0,
-            cpus: 2,
-        };
-        seen_from_outside(&mut record, &busy);
-        assert!(record.noise.noisy);
-        assert!(record.self_checks.last().is_some_and(|line| line.contains("used 25 %")));
-    }
 }

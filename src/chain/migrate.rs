@@ -4,7 +4,8 @@
 //! still there. The fingerprint of the source (files, lengths, times) and the options decides, not the clock.
 
 use super::folder::RunFolder;
-use super::measure::{self, ProofWish};
+use super::measure;
+use super::prove::{self, ProofWish};
 use super::source::{self, Opened};
 use super::{copy, fixup, gather};
 use crate::cli::Context;
@@ -291,12 +292,11 @@ fn chain(
     let mut measured = None;
     let proven = run.step("prove", &proof_print, &[RunFolder::PROOF], |folder| {
         let proof_wish = ProofWish {
-            timeout: wish.timeout,
             bench: wish.bench.then_some(Suite::Quick),
             bench_budget: budget,
-            inject_agent: true,
+            ..ProofWish::new(wish.timeout)
         };
-        let outcome = measure::prove(context, folder, &wish.engine, &proof_wish)?;
+        let outcome = prove::converted(context, folder, &wish.engine, &proof_wish)?;
         let seconds = outcome
             .stages
             .iter()

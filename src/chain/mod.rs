@@ -6,10 +6,13 @@ pub(crate) mod copy;
 pub(crate) mod fixup;
 mod folder;
 pub(crate) mod gather;
+pub(crate) mod hands_on;
 pub(crate) mod measure;
 pub(crate) mod migrate;
 pub(crate) mod numbers;
+pub(crate) mod prove;
 pub(crate) mod source;
+pub(crate) mod stream;
 
 pub(crate) use folder::RunFolder;
 pub(crate) use gather::write_record;

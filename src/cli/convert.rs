@@ -2,8 +2,10 @@
 
 use super::options::{CopyArgs, SourceOptions};
 use super::{Context, Outcome};
+use crate::chain::source::Opened;
 use crate::chain::{self, RunFolder};
 use crate::terminal::bytes;
+use reports::schema::{Finding, Manifest};
 use std::path::PathBuf;
 
 /// Converts a guest's disks to qcow2 or raw and writes its machine definitions.
@@ -13,6 +15,7 @@ use std::path::PathBuf;
   esxodus convert appliance.ova -o out/appliance --compress keep
   esxodus convert disk.vmdk -o out/disk --format raw --bwlimit 100M
   esxodus convert web01/web01.vmx -o out/web01 --resume       after Ctrl-C or a crash
+  tar -xOf app.ova disk1.vmdk | esxodus convert - -o out/app  a streamOptimized disk from a pipe, converted as it arrives
 
 The source is opened read-only. Disks appear under their final names when they are complete; the content hash of what the guest
 sees goes into manifest.json. Exit code 1: a blocking check fired (see it with 'esxodus inspect', override with --suppress).")]
@@ -37,25 +40,61 @@ pub(crate) struct Args {
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let options = chain::copy::options(&args.copy, args.resume)?;
+    if chain::stream::is_stdin(&args.source.source) {
+        let arriving = chain::stream::open(context, &args.source, &args.output)?;
+        let findings = arriving.opened.findings();
+        if blocked(context, &findings)? {
+            return Ok(Outcome::No);
+        }
+        let folder = begin(args, &arriving.opened)?;
+        let (opened, manifest) = chain::stream::copy(context, arriving, &folder, &options, args.source.salvage)?;
+        return finish(context, args, &opened, &folder, &manifest, findings);
+    }
     let opened = chain::source::open(&args.source)?;
     opened.all_disks()?;
-    let mut findings = opened.findings();
-    let blocking = chain::source::blocking(&findings);
-    if !blocking.is_empty() {
-        for finding in &blocking {
-            eprintln!(
-                "esxodus: {}: {} ({}). {}",
-                finding.id, finding.message, finding.evidence, finding.fix
-            );
-        }
-        context.print(&serde_json::json!({ "findings": findings }), String::new)?;
+    let findings = opened.findings();
+    if blocked(context, &findings)? {
         return Ok(Outcome::No);
     }
+    let folder = begin(args, &opened)?;
+    let manifest = chain::copy::copy(context, &opened, &folder, &options)?;
+    finish(context, args, &opened, &folder, &manifest, findings)
+}
+
+/// Prints the findings that stop the work, where there are any.
+fn blocked(context: &Context, findings: &[Finding]) -> anyhow::Result<bool> {
+    let blocking = chain::source::blocking(findings);
+    if blocking.is_empty() {
+        return Ok(false);
+    }
+    for finding in &blocking {
+        eprintln!(
+            "esxodus: {}: {} ({}). {}",
+            finding.id, finding.message, finding.evidence, finding.fix
+        );
+    }
+    context.print(&serde_json::json!({ "findings": findings }), String::new)?;
+    Ok(true)
+}
+
+/// The run folder with what is known before the copy.
+fn begin(args: &Args, opened: &Opened) -> anyhow::Result<RunFolder> {
     let folder = RunFolder::create(&args.output, args.resume)?;
     folder.write(RunFolder::MACHINE, &opened.imported.machine)?;
     folder.write(RunFolder::ACCOUNTING, &opened.imported.accounting)?;
-    let manifest = chain::copy::copy(context, &opened, &folder, &options)?;
-    let (written, more) = chain::copy::targets(&opened, &manifest, &folder, &args.target, args.map.as_deref())?;
+    Ok(folder)
+}
+
+/// Machine definitions, findings, and the result for people or programs.
+fn finish(
+    context: &Context,
+    args: &Args,
+    opened: &Opened,
+    folder: &RunFolder,
+    manifest: &Manifest,
+    mut findings: Vec<Finding>,
+) -> anyhow::Result<Outcome> {
+    let (written, more) = chain::copy::targets(opened, manifest, folder, &args.target, args.map.as_deref())?;
     findings.extend(more);
     folder.write(RunFolder::FINDINGS, &findings)?;
     let result =

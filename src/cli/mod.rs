@@ -78,6 +78,9 @@ enum Command {
     Limits(limits::Args),
     Report(report::Args),
     Migrate(migrate::Args),
+    /// Runs one machine for the engine that started this process.
+    #[command(name = runner::kvm::engine::MONITOR, hide = true)]
+    VmmMonitor,
 }
 
 /// How a command ended when nothing went wrong.
@@ -160,6 +163,11 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::Limits(args) => limits::run(&context, &args),
         Command::Report(args) => report::run(&context, &args),
         Command::Migrate(args) => migrate::run(&context, &args),
+        Command::VmmMonitor => match runner::kvm::engine::serve() {
+            Ok(true) => Ok(Outcome::Good),
+            Ok(false) => Ok(Outcome::No),
+            Err(error) => Err(error.into()),
+        },
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// What to read, and how carefully.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceOptions {
-    /// A .vmx, .vmtx, .ovf, .ova or .vmdk file, or the folder of one guest.
+    /// A .vmx, .vmtx, .ovf, .ova or .vmdk file, or the folder of one guest. For 'convert' also - for a streamOptimized disk on standard input.
     pub(crate) source: PathBuf,
     /// Which guest of an OVF or OVA that holds several.
     #[arg(long, value_name = "NAME")]
@@ -72,6 +72,15 @@ pub(crate) enum CompressWish {
     Keep,
 }
 
+/// What is laid out in advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PreallocationWish {
+    /// Nothing.
+    None,
+    /// The tables of qcow2, complete, so that the guest's later writes only write data.
+    Metadata,
+}
+
 /// Whether to share blocks with the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReflinkWish {
@@ -108,6 +117,9 @@ pub(crate) struct CopyArgs {
     /// qcow2 with extended L2 entries (32 subclusters a cluster; needs QEMU 5.2).
     #[arg(long)]
     pub(crate) extended_l2: bool,
+    /// Lay out a place for every guest cluster in advance (metadata); the file stays sparse.
+    #[arg(long, value_enum, default_value = "none")]
+    pub(crate) preallocation: PreallocationWish,
     /// Threads for all disks together (default: as many as CPUs, at most 24).
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -123,6 +135,9 @@ pub(crate) struct CopyArgs {
     /// Don't bring data to the disk before saying that it is there; only for measuring beside tools that don't either.
     #[arg(long, hide = true)]
     pub(crate) no_sync: bool,
+    /// Guest bytes between two entries of the journal; only for tests of resuming.
+    #[arg(long, hide = true, value_name = "SIZE", value_parser = parse_size, default_value = "256M")]
+    pub(crate) checkpoint: u64,
 }
 
 /// Sizes such as `64K`, `2M`, `1G`; plain bytes without a letter.

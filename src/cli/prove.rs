@@ -1,29 +1,63 @@
-//! `esxodus prove`: boots the converted guest and keeps the evidence.
+//! `esxodus prove`: boots the guest and keeps the evidence.
 
-use super::options::EngineArgs;
+use super::options::{EngineArgs, SourceOptions};
 use super::{Context, Outcome};
-use crate::chain::{RunFolder, measure};
+use crate::chain::RunFolder;
+use crate::chain::prove::{self, ProofWish};
+use clap::ValueEnum;
 use reports::schema::{ProofRecord, ProofVerdict, Suite};
+use runner::proof::DiskCheck;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Boots the converted guest from throw-away overlays and says, with evidence, whether it works.
+/// How the disks are compared before and after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckName {
+    /// By content up to 2 GiB, else by identity.
+    Auto,
+    /// Hash the whole files twice.
+    Content,
+    /// Inode, size, mtime and ctime.
+    Identity,
+}
+
+/// Boots the guest from throw-away overlays and says, with evidence, whether it works.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  esxodus prove out/web01
+  esxodus prove out/web01                             the converted guest
+  esxodus prove out/web01 --search                    if it fails: which bus and firmware does it boot on?
+  esxodus prove web01/web01.vmx -o /tmp/web01         before converting
   esxodus prove out/web01 --timeout 600 --accel tcg
-  esxodus prove out/web01 --no-agent            look from outside only
+  esxodus prove out/web01 --no-agent                  look from outside only
 
-The converted disks are not changed: their hashes before and after are in the evidence. The guest has no network.
+The disks are not changed: what was compared before and after is in the evidence. The guest has no network.
+Without --search Linux boots on virtio-blk, everything else on SATA. --search tries virtio-scsi, virtio-blk, SATA and IDE with the
+machine's firmware, then with the other one, and leaves out what the failure makes pointless.
 Exit code 1: not proven.")]
 pub(crate) struct Args {
-    /// Run folder with converted disks.
-    out: PathBuf,
+    /// Run folder with converted disks; or a source: .vmx, .vmtx, .ovf, .ova, .vmdk or .qcow2 file, or the folder of one guest.
+    #[arg(value_name = "OUT|SOURCE")]
+    what: PathBuf,
+    /// Folder for the evidence of a source (default: NAME-proof here).
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Folder outside the source's own that a descriptor may point into. May be repeated.
+    #[arg(long, value_name = "DIR")]
+    allow_path: Vec<PathBuf>,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Seconds from the guest's start to the verdict.
+    /// Seconds from the guest's start to the verdict, for each try.
     #[arg(long, value_name = "SECONDS", default_value = "300")]
     timeout: u64,
+    /// Seconds without a sign of life (console, screen, disk) after which the guest counts as hung (default 120).
+    #[arg(long, value_name = "SECONDS")]
+    silence: Option<u64>,
+    /// Where it fails, try other buses and firmware and recommend the first that is proven.
+    #[arg(long)]
+    search: bool,
+    /// How to show that the disks were not changed.
+    #[arg(long, value_enum, default_value = "auto")]
+    check: CheckName,
     /// Also measure inside the guest, into OUT/bench/guest.json.
     #[arg(long)]
     bench: bool,
@@ -33,16 +67,43 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
-    let folder = RunFolder::open(&args.out)?;
-    let wish = measure::ProofWish {
-        timeout: Duration::from_secs(args.timeout),
+    let wish = ProofWish {
+        silence: args.silence.map(Duration::from_secs),
+        search: args.search,
+        check: match args.check {
+            CheckName::Auto => DiskCheck::Auto,
+            CheckName::Content => DiskCheck::Content,
+            CheckName::Identity => DiskCheck::Identity,
+        },
         bench: args.bench.then_some(Suite::Quick),
-        bench_budget: None,
         inject_agent: !args.no_agent,
+        ..ProofWish::new(Duration::from_secs(args.timeout))
     };
-    let outcome = measure::prove(context, &folder, &args.engine, &wish)?;
+    let (root, outcome) = match RunFolder::open(&args.what) {
+        Ok(folder) => {
+            anyhow::ensure!(
+                args.output.is_none(),
+                "-o is for sources: the evidence of a run folder stays in it"
+            );
+            let outcome = prove::converted(context, &folder, &args.engine, &wish)?;
+            (folder.root().to_owned(), outcome)
+        }
+        Err(no_run_folder) => {
+            let source = SourceOptions::plain(&args.what, &args.allow_path);
+            prove::unconverted(context, &source, args.output.as_deref(), &args.engine, &wish).map_err(|error| {
+                // A folder may have been meant as either.
+                if args.what.is_dir() {
+                    error.context(no_run_folder)
+                } else {
+                    error
+                }
+            })?
+        }
+    };
     if let Some(record) = &outcome.bench {
-        folder.write("bench/guest.json", record)?;
+        let file = root.join("bench/guest.json");
+        std::fs::create_dir_all(root.join("bench"))?;
+        crate::chain::write_record(&file, record)?;
     }
     context.print(&outcome.record, || text(&outcome.record))?;
     Ok(if outcome.record.verdict == ProofVerdict::Proven {
@@ -53,14 +114,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
 }
 
 fn text(record: &ProofRecord) -> String {
-    let verdict = match record.verdict {
-        ProofVerdict::Proven => "PROVEN",
-        ProofVerdict::BootedUnconfirmed => "BOOTED, UNCONFIRMED",
-        ProofVerdict::Failed => "FAILED",
-    };
     let mut text = format!(
-        "{verdict}: {}\n{} · {} · {}\n",
-        record.reason, record.engine, record.firmware, record.devices
+        "{}: {}\n{} · {} · {}\n",
+        word(record.verdict),
+        record.reason,
+        record.engine,
+        record.firmware,
+        record.devices
     );
     for milestone in &record.milestones {
         text.push_str(&format!(
@@ -70,17 +130,40 @@ fn text(record: &ProofRecord) -> String {
             milestone.seen
         ));
     }
+    for attempt in &record.tries {
+        text.push_str(&format!(
+            "tried: {:<11} {:<10} {:<4} {:>4.0} s  {}: {} ({})\n",
+            attempt.bus,
+            attempt.nic,
+            attempt.firmware,
+            attempt.seconds,
+            word(attempt.verdict),
+            attempt.reason,
+            attempt.evidence
+        ));
+    }
     for advice in &record.advice {
-        text.push_str(&format!("try: {advice}\n"));
+        text.push_str(&format!("note: {advice}\n"));
     }
     let same = record.disks_before == record.disks_after;
-    text.push_str(if same {
-        "the converted disks are untouched: same hashes before and after\n"
-    } else {
-        "THE CONVERTED DISKS CHANGED\n"
+    text.push_str(&match (same, record.disks_check.as_str()) {
+        (false, _) => "THE REAL DISKS CHANGED\n".to_owned(),
+        (true, "identity") => {
+            "the real disks are untouched: same inode, size, mtime and ctime before and after (--check content hashes them)\n"
+                .to_owned()
+        }
+        (true, _) => "the real disks are untouched: same hashes before and after\n".to_owned(),
     });
     for evidence in &record.evidence {
         text.push_str(&format!("evidence: {} ({})\n", evidence.file, evidence.kind));
     }
     text
+}
+
+fn word(verdict: ProofVerdict) -> &'static str {
+    match verdict {
+        ProofVerdict::Proven => "PROVEN",
+        ProofVerdict::BootedUnconfirmed => "BOOTED, UNCONFIRMED",
+        ProofVerdict::Failed => "FAILED",
+    }
 }

@@ -23,6 +23,12 @@ pub(crate) struct Args {
     /// Folder outside the source's own that a descriptor may point into. May be repeated.
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
+    /// Read the source as 'convert --salvage' did.
+    #[arg(long)]
+    salvage: bool,
+    /// Read the source as 'convert --ignore-cid-mismatch' did.
+    #[arg(long)]
+    ignore_cid_mismatch: bool,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
@@ -31,7 +37,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let opened = args
         .against
         .as_ref()
-        .map(|source| chain::source::open(&SourceOptions::plain(source, &args.allow_path)))
+        .map(|source| {
+            chain::source::open(&SourceOptions {
+                salvage: args.salvage,
+                ignore_cid_mismatch: args.ignore_cid_mismatch,
+                ..SourceOptions::plain(source, &args.allow_path)
+            })
+        })
         .transpose()?;
     let sources = opened.as_ref().map(chain::source::Opened::all_disks).transpose()?;
     let outcomes = chain::copy::verify(context, &folder, &manifest, sources.as_deref())?;

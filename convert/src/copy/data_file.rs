@@ -1,7 +1,7 @@
 //! An image that holds only tables: the guest's disk stays in the flat file that is its source.
 
 use super::error::ConvertError;
-use super::manifest::manifest;
+use super::manifest::{Earlier, manifest};
 use super::options::CopyOptions;
 use super::settle::{Settled, unchanged};
 use super::target::Target;
@@ -55,7 +55,18 @@ pub(super) fn data_file_shell(
         .metadata()
         .map_err(|error| ConvertError::target(path, "looking at", error))?
         .len();
-    let mut manifest = manifest(source, path, name, options, None, 0, length, 0, started);
+    let mut manifest = manifest(
+        source,
+        path,
+        name,
+        options,
+        None,
+        0,
+        length,
+        0,
+        &Earlier::default(),
+        started,
+    );
     // What the image names: verification opens this file and no other.
     if let Some(first) = manifest.sources.first_mut() {
         first.path = stored.display().to_string();

@@ -3,10 +3,10 @@
 use super::data_file::data_file_shell;
 use super::error::ConvertError;
 use super::hash;
-use super::journal::{Journal, Replayed};
+use super::journal::Journal;
 use super::ledger::Ledger;
-use super::manifest::manifest;
-use super::options::{Compress, CopyOptions, Preallocation};
+use super::manifest::{Earlier, manifest};
+use super::options::{Compress, CopyOptions};
 use super::pipeline::copy;
 use super::pool::Pool;
 use super::settle::{fingerprint, settle, unchanged};
@@ -14,7 +14,7 @@ use super::share::Sharing;
 use super::target::{Target, journal_path};
 use super::worker::{Context, unit_bytes};
 use crate::image::map::{DiskSource, RunSource};
-use crate::image::qcow2::{CompressedFormat, Qcow2Writer};
+use crate::image::qcow2::Qcow2Writer;
 use crate::progress::Progress;
 use reports::schema::DiskManifest;
 use rustix::fs::{Advice, fadvise};
@@ -82,7 +82,7 @@ pub(super) fn convert_with(
     if options.data_file {
         return data_file_shell(source, path, name, &settled, options, started);
     }
-    let describe = |ledger: &Ledger<'_>, file_bytes: u64, shared: u64| {
+    let describe = |ledger: &Ledger<'_>, file_bytes: u64, shared: u64, earlier: &Earlier| {
         let content = settled
             .hash
             .then(|| hash::tree(source.virtual_bytes(), leaf_bytes, &ledger.leaves));
@@ -95,20 +95,13 @@ pub(super) fn convert_with(
             ledger.data_bytes,
             file_bytes,
             shared,
+            earlier,
             started,
         )
     };
     if finished_before {
         // Killed between the final name and whatever the caller does with the manifest.
-        let mut ledger = Ledger {
-            writer: None,
-            mode: settled.mode,
-            everything: false,
-            cluster_bytes: settled.cluster_bytes,
-            leaves: Vec::new(),
-            data_bytes: 0,
-            done: 0,
-        };
+        let mut ledger = Ledger::new(None, &settled, options);
         let replayed = Journal::replay(&journal_name, &mark, options.sync, |outcome| {
             ledger.apply(
                 outcome,
@@ -120,56 +113,55 @@ pub(super) fn convert_with(
             .metadata()
             .map_err(|error| ConvertError::target(path, "looking at", error))?
             .len();
-        let Some((_, Replayed::Complete(expected))) = replayed else {
-            return Err(ConvertError::TargetExists { path: path.to_owned() });
-        };
-        if expected != length {
+        let replayed = replayed.map(|(_, replayed)| replayed).unwrap_or_default();
+        if replayed.complete != Some(length) {
             return Err(ConvertError::TargetExists { path: path.to_owned() });
         }
         if !options.keep_journal {
             discard_journal(path)?;
         }
-        return Ok(describe(&ledger, length, 0));
+        let earlier = Earlier {
+            bytes: source.virtual_bytes(),
+            notes: replayed.notes,
+        };
+        return Ok(describe(&ledger, length, 0, &earlier));
     }
 
     let target = Target::open(path)?;
-    let mut ledger = Ledger {
-        writer: settled.geometry.map(|geometry| {
-            let format = options.compress.format().unwrap_or(CompressedFormat::Deflate);
-            Qcow2Writer::new(&target.file, geometry, format)
-        }),
-        mode: settled.mode,
-        everything: options.preallocation == Preallocation::Metadata,
-        cluster_bytes: settled.cluster_bytes,
-        leaves: Vec::new(),
-        data_bytes: 0,
-        done: 0,
-    };
-    let cut = |length: u64| {
-        target
-            .file
-            .set_len(length)
-            .map_err(|error| target.failed("setting the length of", length, error))
-    };
-    let replayed = if options.resume {
-        Journal::replay(&journal_name, &mark, options.sync, |outcome| {
+    let mut ledger = Ledger::new(settled.writer(&target, options), &settled, options);
+    let mut earlier = Earlier::default();
+    let mut resumed = None;
+    if options.resume
+        && let Some((journal, replayed)) = Journal::replay(&journal_name, &mark, options.sync, |outcome| {
             ledger.apply(
                 outcome,
                 |_, _| Ok(()),
                 |error| target.failed("writing tables", 0, error),
             )
         })?
-    } else {
-        None
-    };
-    let mut journal = match replayed {
-        Some((journal, _)) => {
-            // What lies behind the last record is done again; cut it off, so that nothing of it can stay.
-            cut(ledger.writer.as_ref().map_or(ledger.done, Qcow2Writer::end))?;
+    {
+        let there = target.before;
+        if there >= replayed.file_bytes {
+            earlier.bytes = ledger.done;
+            resumed = Some(journal);
+        } else {
+            ledger = Ledger::new(settled.writer(&target, options), &settled, options);
+            earlier.notes.push(format!(
+                "started anew: the journal vouches for {} bytes of {}, which had {there}",
+                replayed.file_bytes,
+                target.partial.display()
+            ));
+        }
+        earlier.notes.extend(replayed.notes);
+    }
+    // What lies behind the last record is done again; cut it off, so that nothing of it can stay.
+    let mut journal = match resumed {
+        Some(journal) => {
+            target.cut(ledger.end())?;
             journal
         }
         None => {
-            cut(0)?;
+            target.cut(0)?;
             Journal::create(&journal_name, &mark, options.sync)?
         }
     };
@@ -177,7 +169,6 @@ pub(super) fn convert_with(
         // Advice only: a file system without it reads all the same.
         let _ = fadvise(&handle.file, 0, None, Advice::Sequential);
     }
-    let uncompressed = options.compress == Compress::None;
     let context = Context {
         source,
         target: &target,
@@ -187,67 +178,76 @@ pub(super) fn convert_with(
         cluster_bytes: usize::try_from(settled.cluster_bytes).expect("at most 2 MiB"),
         leaf_bytes,
         hash: settled.hash,
-        sharing: Sharing::detect(options.reflink, uncompressed, settled.hash, source, &target)?,
+        sharing: Sharing::detect(
+            options.reflink,
+            options.compress == Compress::None,
+            settled.hash,
+            source,
+            &target,
+        )?,
         cancel,
     };
     progress.begin(name, source.virtual_bytes());
-    let result = copy(&context, &mut ledger, &mut journal, options, name, progress);
+    let result = copy(&context, &mut ledger, Some(&mut journal), None, options, name, progress);
     progress.end(name);
-    if let Err(error) = result {
-        return Err(explain(
-            error,
-            source,
-            &target,
-            &journal_name,
-            ledger.done,
-            settled.cluster_bytes,
-        ));
+    let length = result
+        .and_then(|()| complete(&target, &mut ledger, Some(&mut journal), source, options.sync))
+        .map_err(|error| {
+            explain(
+                error,
+                source,
+                &target,
+                &journal_name,
+                ledger.done,
+                settled.cluster_bytes,
+            )
+        })?;
+    if !options.keep_journal {
+        discard_journal(path)?;
     }
+    Ok(describe(
+        &ledger,
+        length,
+        context.sharing.bytes.load(Ordering::Relaxed),
+        &earlier,
+    ))
+}
 
-    let failed = |doing: &'static str| {
-        let target = &target;
-        move |error| target.failed(doing, 0, error)
-    };
-    let sync = || {
-        if options.sync {
+/// Writes tables, then the header, then gives the file its name; each is on the disk before the next. Returns the length.
+pub(super) fn complete(
+    target: &Target,
+    ledger: &mut Ledger<'_>,
+    journal: Option<&mut Journal>,
+    source: &dyn DiskSource,
+    sync: bool,
+) -> Result<u64, ConvertError> {
+    let failed = |doing: &'static str| move |error| target.failed(doing, 0, error);
+    let settle = || {
+        if sync {
             target.file.sync_data().map_err(failed("syncing"))
         } else {
             Ok(())
         }
     };
-    let mut finish = || -> Result<u64, ConvertError> {
-        let header = match &mut ledger.writer {
-            Some(writer) => Some(writer.finish().map_err(failed("writing tables"))?),
-            None => {
-                cut(source.virtual_bytes())?;
-                None
-            }
-        };
-        sync()?;
-        unchanged(source)?;
-        if let (Some(writer), Some(header)) = (&ledger.writer, header) {
-            writer.write_header(&header).map_err(failed("writing the header"))?;
-            sync()?;
+    let header = match &mut ledger.writer {
+        Some(writer) => Some(writer.finish().map_err(failed("writing tables"))?),
+        None => {
+            target.cut(source.virtual_bytes())?;
+            None
         }
-        let length = ledger.writer.as_ref().map_or(source.virtual_bytes(), Qcow2Writer::end);
-        journal.complete(length)?;
-        target.publish(options.sync)?;
-        Ok(length)
     };
-    let length = finish().map_err(|error| {
-        explain(
-            error,
-            source,
-            &target,
-            &journal_name,
-            source.virtual_bytes(),
-            settled.cluster_bytes,
-        )
-    })?;
-    if !options.keep_journal {
-        discard_journal(path)?;
+    settle()?;
+    unchanged(source)?;
+    if let (Some(writer), Some(header)) = (&ledger.writer, header) {
+        writer.write_header(&header).map_err(failed("writing the header"))?;
+        settle()?;
     }
-    Ok(describe(&ledger, length, context.sharing.bytes.load(Ordering::Relaxed)))
+    let length = ledger.writer.as_ref().map_or(source.virtual_bytes(), Qcow2Writer::end);
+    if let Some(journal) = journal {
+        journal.complete(length)?;
+    }
+    target.publish(sync)?;
+    Ok(length)
 }
 
 /// Completes an error with what only the whole conversion knows, and removes what cannot be resumed.

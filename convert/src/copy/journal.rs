@@ -7,6 +7,7 @@
 
 use super::error::ConvertError;
 use super::hash::Leaf;
+use super::target::sync_folder;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,13 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 8] = b"esxjrnl1";
 /// Bound on a record, far above what one checkpoint makes.
 const MAX_RECORD: u32 = 64 << 20;
+
+/// Kinds of record: outcomes of units, the length of the complete file, a note about the source, and the length that the
+/// partial file had when the outcomes that follow were written.
+const OUTCOMES: u8 = 1;
+const COMPLETE: u8 = 2;
+const NOTE: u8 = 3;
+const LENGTH: u8 = 4;
 
 /// Cluster outcome: not planned, reads as zeros.
 pub(super) const ABSENT: u32 = 0;
@@ -99,15 +107,19 @@ pub(super) struct Journal {
     path: PathBuf,
     file: File,
     sync: bool,
+    /// Notes of this run that it holds.
+    notes: usize,
 }
 
-/// How a replayed journal ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replayed {
-    /// The conversion was interrupted.
-    Open,
-    /// The file was complete and had this length.
-    Complete(u64),
+/// What a journal tells besides the outcomes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Replayed {
+    /// Length of the file where it was complete.
+    pub(super) complete: Option<u64>,
+    /// Length that the partial file has at least.
+    pub(super) file_bytes: u64,
+    /// Notes of the interrupted run about the source: whoever goes on does not meet the same damage again.
+    pub(super) notes: Vec<String>,
 }
 
 impl Journal {
@@ -126,11 +138,13 @@ impl Journal {
         file.write_all(&head).map_err(failed)?;
         if sync {
             file.sync_data().map_err(failed)?;
+            sync_folder(path).map_err(failed)?;
         }
         Ok(Self {
             path: path.to_owned(),
             file,
             sync,
+            notes: 0,
         })
     }
 
@@ -161,13 +175,13 @@ impl Journal {
             });
         }
         let mut good = 40;
-        let mut state = Replayed::Open;
+        let mut state = Replayed::default();
         while let Some(record) = next_record(&mut reader).map_err(failed)? {
             good += 12 + u64::try_from(record.len()).expect("a record is bounded");
             let mut rest = record.as_slice();
             let kind = take::<1>(&mut rest).map_or(0, |kind| kind[0]);
             match kind {
-                1 => {
+                OUTCOMES => {
                     while !rest.is_empty() {
                         let outcome = Outcome::decode(&mut rest).ok_or_else(|| ConvertError::Journal {
                             path: path.to_owned(),
@@ -176,7 +190,9 @@ impl Journal {
                         apply(outcome)?;
                     }
                 }
-                2 => state = Replayed::Complete(number(&mut rest).unwrap_or(0)),
+                COMPLETE => state.complete = Some(number(&mut rest).unwrap_or(0)),
+                NOTE => state.notes.push(String::from_utf8_lossy(rest).into_owned()),
+                LENGTH => state.file_bytes = number(&mut rest).unwrap_or(0),
                 _ => {}
             }
         }
@@ -188,33 +204,48 @@ impl Journal {
             path: path.to_owned(),
             file,
             sync,
+            notes: 0,
         };
         Ok(Some((journal, state)))
     }
 
-    /// Appends outcomes, already encoded one behind the other.
-    pub(super) fn outcomes(&mut self, encoded: &[u8]) -> Result<(), ConvertError> {
-        self.append(1, encoded)
+    /// Appends outcomes, already encoded one behind the other, and those of the source's `notes` that are new.
+    /// `file_bytes` is the length of the partial file that they are about.
+    pub(super) fn outcomes(&mut self, encoded: &[u8], notes: &[String], file_bytes: u64) -> Result<(), ConvertError> {
+        let mut records = Vec::new();
+        for note in notes.iter().skip(self.notes) {
+            record(NOTE, note.as_bytes(), &mut records);
+        }
+        self.notes = self.notes.max(notes.len());
+        record(LENGTH, &file_bytes.to_le_bytes(), &mut records);
+        record(OUTCOMES, encoded, &mut records);
+        self.append(&records)
     }
 
     /// Says that the partial file is complete.
     pub(super) fn complete(&mut self, file_bytes: u64) -> Result<(), ConvertError> {
-        self.append(2, &file_bytes.to_le_bytes())
+        let mut records = Vec::new();
+        record(COMPLETE, &file_bytes.to_le_bytes(), &mut records);
+        self.append(&records)
     }
 
-    fn append(&mut self, kind: u8, body: &[u8]) -> Result<(), ConvertError> {
-        let mut record = Vec::with_capacity(body.len() + 13);
-        let length = u32::try_from(body.len() + 1).expect("a checkpoint is bounded");
-        record.extend(length.to_le_bytes());
-        record.push(kind);
-        record.extend(body);
-        let hash = blake3::hash(&record[4..]);
-        record.extend(&hash.as_bytes()[..8]);
+    fn append(&mut self, records: &[u8]) -> Result<(), ConvertError> {
         self.file
-            .write_all(&record)
+            .write_all(records)
             .and_then(|()| if self.sync { self.file.sync_data() } else { Ok(()) })
             .map_err(|error| ConvertError::target(&self.path, "writing the journal", error))
     }
+}
+
+/// Appends a record to `out`: length, kind, body, and a hash that tells whether all of it was written.
+fn record(kind: u8, body: &[u8], out: &mut Vec<u8>) {
+    let length = u32::try_from(body.len() + 1).expect("a checkpoint is bounded");
+    out.extend(length.to_le_bytes());
+    let begin = out.len();
+    out.push(kind);
+    out.extend(body);
+    let hash = blake3::hash(&out[begin..]);
+    out.extend(&hash.as_bytes()[..8]);
 }
 
 fn next_record(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
@@ -264,7 +295,7 @@ mod tests {
         for outcome in &outcomes {
             let mut bytes = Vec::new();
             outcome.encode(&mut bytes);
-            journal.outcomes(&bytes).unwrap();
+            journal.outcomes(&bytes, &[], 7).unwrap();
         }
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
@@ -278,6 +309,12 @@ mod tests {
             assert_eq!(seen, outcomes[..seen.len()], "cut at {cut}");
         }
         std::fs::write(&path, &whole).unwrap();
+        let (mut journal, _) = Journal::replay(&path, &[7; 32], false, |_| Ok(())).unwrap().unwrap();
+        let notes = ["one".to_owned(), "two".to_owned()];
+        journal.outcomes(&[], &notes[..1], 8).unwrap();
+        journal.outcomes(&[], &notes, 9).unwrap();
+        let (_, replayed) = Journal::replay(&path, &[7; 32], false, |_| Ok(())).unwrap().unwrap();
+        assert_eq!((replayed.notes.as_slice(), replayed.file_bytes), (&notes[..], 9));
         assert!(Journal::replay(&path, &[8; 32], false, |_| Ok(())).is_err());
     }
 }

@@ -3,9 +3,16 @@
 use super::error::ConvertError;
 use super::hash::Leaf;
 use super::journal::{ABSENT, Outcome, STORED};
-use super::worker::{Context, Done, Mode};
+use super::options::{CopyOptions, Preallocation};
+use super::pool::Outbox;
+use super::settle::Settled;
+use super::worker::{Context, Done, Mode, bytes_of};
 use crate::image::qcow2::Qcow2Writer;
+use std::io::IoSlice;
 use std::ops::Range;
+
+/// Pieces in one call; the system takes 1024.
+const MAX_PIECES: usize = 512;
 
 /// Applies outcomes in guest order: tables, leaves, sums.
 pub(super) struct Ledger<'f> {
@@ -19,7 +26,25 @@ pub(super) struct Ledger<'f> {
     pub(super) done: u64,
 }
 
-impl Ledger<'_> {
+impl<'f> Ledger<'f> {
+    /// An empty one.
+    pub(super) fn new(writer: Option<Qcow2Writer<'f>>, settled: &Settled, options: &CopyOptions) -> Self {
+        Self {
+            writer,
+            mode: settled.mode,
+            everything: options.preallocation == Preallocation::Metadata,
+            cluster_bytes: settled.cluster_bytes,
+            leaves: Vec::new(),
+            data_bytes: 0,
+            done: 0,
+        }
+    }
+
+    /// Bytes of the file that are settled.
+    pub(super) fn end(&self) -> u64 {
+        self.writer.as_ref().map_or(self.done, Qcow2Writer::end)
+    }
+
     /// Brings tables up to date; `write` gets the offset of each cluster that the ledger has to write itself.
     pub(super) fn apply(
         &mut self,
@@ -62,31 +87,57 @@ pub(super) fn settle_unit(
         ranges,
         ..
     } = &done;
-    let mut pending: Option<(u64, Range<usize>)> = None;
+    let mut pending = Pieces::default();
     ledger.apply(
         outcome.clone(),
         |slot, place| {
             let range = ranges[slot].clone();
-            match &mut pending {
-                Some((at, joined))
-                    if joined.end == range.start
-                        && *at + u64::try_from(joined.len()).expect("a unit fits into memory") == place =>
-                {
-                    joined.end = range.end;
-                    Ok(())
-                }
-                _ => match pending.replace((place, range)) {
-                    Some((at, joined)) => context.target.write(permit.outbox.at(joined), at),
-                    None => Ok(()),
-                },
+            if !pending.take(place, &range) {
+                pending.write(context, &permit.outbox)?;
+                pending.take(place, &range);
             }
+            Ok(())
         },
         |error| context.target.failed("writing tables", 0, error),
     )?;
-    if let Some((at, joined)) = pending {
-        context.target.write(permit.outbox.at(joined), at)?;
-    }
+    pending.write(context, &permit.outbox)?;
     // Only now: the journal vouches for nothing that failed to be written.
     outcome.encode(records);
     Ok(())
+}
+
+/// Pieces of an outbox that are neighbours in the target.
+#[derive(Default)]
+struct Pieces {
+    /// Where the first goes.
+    place: u64,
+    bytes: u64,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Pieces {
+    /// Adds the piece `range` for `place`, where it follows on what is here.
+    fn take(&mut self, place: u64, range: &Range<usize>) -> bool {
+        if self.ranges.is_empty() {
+            (self.place, self.bytes) = (place, 0);
+        } else if self.place + self.bytes != place || self.ranges.len() >= MAX_PIECES {
+            return false;
+        }
+        self.bytes += bytes_of(range.len());
+        match self.ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.ranges.push(range.clone()),
+        }
+        true
+    }
+
+    /// Writes all of them in one call.
+    fn write(&mut self, context: &Context<'_>, outbox: &Outbox) -> Result<(), ConvertError> {
+        let mut slices: Vec<_> = self
+            .ranges
+            .drain(..)
+            .map(|range| IoSlice::new(outbox.at(range)))
+            .collect();
+        context.target.write_pieces(&mut slices, self.place)
+    }
 }

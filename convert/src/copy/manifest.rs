@@ -6,6 +6,15 @@ use reports::schema::{DiskManifest, SourceFile};
 use std::path::Path;
 use std::time::Instant;
 
+/// What an interrupted run had done.
+#[derive(Debug, Default)]
+pub(super) struct Earlier {
+    /// Guest bytes from the front that its journal vouches for.
+    pub(super) bytes: u64,
+    /// What it noted about the source.
+    pub(super) notes: Vec<String>,
+}
+
 #[expect(clippy::too_many_arguments, reason = "everything that a manifest tells")]
 pub(super) fn manifest(
     source: &dyn DiskSource,
@@ -16,9 +25,17 @@ pub(super) fn manifest(
     data_bytes: u64,
     file_bytes: u64,
     shared: u64,
+    earlier: &Earlier,
     started: Instant,
 ) -> DiskManifest {
-    let mut notes = source.notes();
+    let mut notes = earlier.notes.clone();
+    notes.extend(source.notes().into_iter().filter(|note| !earlier.notes.contains(note)));
+    if earlier.bytes > 0 {
+        notes.push(format!(
+            "continued: the first {} guest bytes were done by an interrupted run and not read again",
+            earlier.bytes
+        ));
+    }
     let mode = match options.compress {
         _ if options.data_file => "data-file",
         Compress::None if shared > 0 => {

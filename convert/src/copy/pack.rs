@@ -36,22 +36,23 @@ impl Context<'_> {
         for cluster in 0..length.div_ceil(size) {
             let from = cluster * size;
             let content = &guest[from..from + size];
-            let move_it = passed.get(cluster).and_then(Option::as_ref);
-            if move_it.is_none_or(|passed| passed.inflated) && is_zero(content) {
+            let passed = passed.get(cluster).and_then(Option::as_ref);
+            let inflated = !matches!(passed, Some(Passed::Moved { inflated: false, .. }));
+            if inflated && is_zero(content) {
                 done.outcome.codes.push(ABSENT);
                 done.ranges.push(0..0);
                 continue;
             }
             done.outcome.data_bytes += bytes_of(size.min(length - from));
-            let (code, range) = if let Some(passed) = move_it {
-                (passed.stream.len(), passed.stream.clone())
-            } else {
-                let outbox = &mut done.permit.outbox;
+            let outbox = &mut done.permit.outbox;
+            let (code, range) = match passed {
+                Some(Passed::Moved { stream, .. }) => (stream.len(), stream.clone()),
+                Some(Passed::Stored) => (0, outbox.push(content)),
                 // A cluster that does not shrink by a byte is stored, as QEMU does it.
-                match encoder.compress(content, outbox.room(size - 1)) {
+                None => match encoder.compress(content, outbox.room(size - 1)) {
                     Some(found) => (found, outbox.commit(found)),
                     None => (0, outbox.push(content)),
-                }
+                },
             };
             done.outcome.codes.push(match code {
                 0 => STORED,

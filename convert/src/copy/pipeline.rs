@@ -4,18 +4,20 @@ use super::error::ConvertError;
 use super::journal::Journal;
 use super::ledger::{Ledger, settle_unit};
 use super::options::{CopyOptions, POLL};
-use super::plan::{Planner, Unit};
+use super::plan::{Grains, Planner, Unit};
 use super::worker::{Context, Done, Mode};
 use crate::progress::Progress;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Copies what `ledger` does not hold yet; every way out leaves a journal that vouches for what is written.
+/// Copies what `ledger` does not hold yet, from the source's map or from `grains` that arrive in order; every way out leaves
+/// a journal, where there is one, that vouches for what is written.
 pub(super) fn copy(
     context: &Context<'_>,
     ledger: &mut Ledger<'_>,
-    journal: &mut Journal,
+    mut journal: Option<&mut Journal>,
+    grains: Option<&mut dyn Grains>,
     options: &CopyOptions,
     name: &str,
     progress: &dyn Progress,
@@ -35,6 +37,7 @@ pub(super) fn copy(
                 .placer()
         }),
         everything: ledger.everything,
+        sequence: 0,
     };
     let failed = AtomicBool::new(false);
     let stopped = || failed.load(Ordering::Relaxed) || context.cancel.load(Ordering::Relaxed);
@@ -48,14 +51,19 @@ pub(super) fn copy(
                 for more in record_out.try_iter() {
                     records.extend(more);
                 }
-                let synced = if options.sync {
-                    context.target.file.sync_data()
-                } else {
-                    Ok(())
+                let mut vouch = || {
+                    // Before the sync: what others append meanwhile is not on the disk yet.
+                    let file_bytes = context.target.bytes()?;
+                    if options.sync {
+                        let synced = context.target.file.sync_data();
+                        synced.map_err(|error| context.target.failed("syncing", 0, error))?;
+                    }
+                    match &mut journal {
+                        Some(journal) => journal.outcomes(&records, &context.source.notes(), file_bytes),
+                        None => Ok(()),
+                    }
                 };
-                let written = synced
-                    .map_err(|error| context.target.failed("syncing", 0, error))
-                    .and_then(|()| journal.outcomes(&records));
+                let written = vouch();
                 if written.is_err() {
                     failed.store(true, Ordering::Relaxed);
                     // Keep receiving, so that nobody waits for room.
@@ -70,7 +78,11 @@ pub(super) fn copy(
         let alarmed = &failed;
         scope.spawn(move || {
             let _alarm = Alarm(alarmed);
-            if let Err(error) = planner.run(start, planner_stopped, &unit_in) {
+            let planned = match grains {
+                Some(grains) => planner.run_stream(grains, planner_stopped, &unit_in),
+                None => planner.run(start, planner_stopped, &unit_in),
+            };
+            if let Err(error) = planned {
                 let _ = errors.send(Err(error));
             }
         });

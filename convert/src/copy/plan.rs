@@ -4,7 +4,11 @@ use super::error::ConvertError;
 use super::pool::{Permit, Pool};
 use crate::image::map::{DiskSource, Run, RunSource};
 use crate::image::qcow2::Placer;
+use crate::image::vmdk::marker::GRAIN_HEADER;
+use crate::image::vmdk::stream::StreamGrain;
+use crate::image::{ImageError, ImageErrorKind};
 use crossbeam_channel::Sender;
+use std::ops::Range;
 
 /// Guest bytes mapped at a time.
 const WINDOW_BYTES: u64 = 256 << 20;
@@ -19,6 +23,8 @@ pub(super) struct Unit {
     pub(super) length: u64,
     /// Runs that hold data; what they leave out reads as zeros.
     pub(super) runs: Vec<Run>,
+    /// The compressed grains themselves, one a run, where the source cannot be read a second time. Empty elsewhere.
+    pub(super) streams: Vec<Vec<u8>>,
     /// Host offset of each cluster whose place is planned, 0 = none. Empty where places are found later.
     pub(super) places: Vec<u64>,
     pub(super) permit: Permit,
@@ -45,6 +51,14 @@ pub(super) fn clip(run: &Run, start: u64, end: u64) -> Option<Run> {
     })
 }
 
+/// Grains that arrive one behind the other and never again.
+pub(super) trait Grains: Send {
+    /// The next grain; `None` at the end of the stream.
+    fn next_grain(&mut self) -> Result<Option<StreamGrain>, ImageError>;
+    /// The stream's name for messages.
+    fn path(&self) -> &std::path::Path;
+}
+
 /// What a planner needs to know.
 pub(super) struct Planner<'a> {
     pub(super) source: &'a dyn DiskSource,
@@ -55,6 +69,8 @@ pub(super) struct Planner<'a> {
     pub(super) placer: Option<Placer>,
     /// Plans a place for every cluster, mapped or not.
     pub(super) everything: bool,
+    /// Units sent so far.
+    pub(super) sequence: u64,
 }
 
 impl Planner<'_> {
@@ -66,7 +82,6 @@ impl Planner<'_> {
         out: &Sender<Unit>,
     ) -> Result<(), ConvertError> {
         let total = self.source.virtual_bytes();
-        let mut sequence = 0;
         let mut at = start;
         while at < total {
             if stopped() {
@@ -86,28 +101,101 @@ impl Planner<'_> {
                     .filter(|run| !matches!(run.source, RunSource::Hole | RunSource::Zero))
                     .filter_map(|run| clip(run, at, unit_end))
                     .collect();
-                if !inside.is_empty() || self.everything {
-                    let places = self.places(at, unit_end, &inside);
-                    let Some(permit) = self.pool.permit(stopped) else {
-                        return Ok(());
-                    };
-                    let unit = Unit {
-                        sequence,
-                        offset: at,
-                        length: unit_end - at,
-                        runs: inside,
-                        places,
-                        permit,
-                    };
-                    sequence += 1;
-                    if out.send(unit).is_err() {
-                        return Ok(());
-                    }
+                if !self.send(at..unit_end, inside, Vec::new(), stopped, out) {
+                    return Ok(());
                 }
                 at = unit_end;
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::run`], for grains in the order in which they arrive.
+    pub(super) fn run_stream(
+        mut self,
+        grains: &mut dyn Grains,
+        stopped: &dyn Fn() -> bool,
+        out: &Sender<Unit>,
+    ) -> Result<(), ConvertError> {
+        let total = self.source.virtual_bytes();
+        let (mut runs, mut streams) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        let mut reached = 0;
+        while !stopped() {
+            let grain = grains.next_grain()?;
+            let next = grain.as_ref().map_or(total, |grain| grain.guest_offset);
+            if next < reached {
+                return Err(ImageError::new(
+                    ImageErrorKind::Unsupported,
+                    grains.path(),
+                    format!("a grain for guest offset {next} follows one that ends at {reached}"),
+                )
+                .advise("This stream is out of order: write it to a file first and convert that")
+                .into());
+            }
+            // Units in front of the one that the grain belongs to are complete.
+            while at < total && next >= total.min(at + self.unit_bytes) {
+                let end = total.min(at + self.unit_bytes);
+                if !self.send(
+                    at..end,
+                    std::mem::take(&mut runs),
+                    std::mem::take(&mut streams),
+                    stopped,
+                    out,
+                ) {
+                    return Ok(());
+                }
+                at = if self.everything {
+                    end
+                } else {
+                    end.max(next / self.unit_bytes * self.unit_bytes).min(total)
+                };
+            }
+            let Some(grain) = grain else { break };
+            reached = next + u64::from(grain.grain_bytes);
+            runs.push(Run {
+                offset: next,
+                length: u64::from(grain.grain_bytes),
+                source: RunSource::Deflate {
+                    file: 0,
+                    offset: grain.marker_offset + GRAIN_HEADER,
+                    compressed: u32::try_from(grain.data.len()).expect("a marker's length"),
+                    grain_start: next,
+                    grain_bytes: grain.grain_bytes,
+                },
+            });
+            streams.push(grain.data);
+        }
+        Ok(())
+    }
+
+    /// Sends the unit at `range` where there is anything to do; false once nobody wants more.
+    fn send(
+        &mut self,
+        range: Range<u64>,
+        runs: Vec<Run>,
+        streams: Vec<Vec<u8>>,
+        stopped: &dyn Fn() -> bool,
+        out: &Sender<Unit>,
+    ) -> bool {
+        if runs.is_empty() && !self.everything {
+            return true;
+        }
+        let places = self.places(range.start, range.end, &runs);
+        let Some(permit) = self.pool.permit(stopped) else {
+            return false;
+        };
+        let unit = Unit {
+            sequence: self.sequence,
+            offset: range.start,
+            length: range.end - range.start,
+            runs,
+            streams,
+            places,
+            permit,
+        };
+        self.sequence += 1;
+        out.send(unit).is_ok()
     }
 
     fn places(&mut self, start: u64, end: u64, runs: &[Run]) -> Vec<u64> {

@@ -5,9 +5,11 @@ use super::options::Compress;
 use super::pool::{Outbox, Slot};
 use super::worker::{Context, Passed, bytes_of, index};
 use crate::image::map::{Run, RunSource, SourceHandle};
+use crate::image::vmdk::SALVAGE_BYTES;
 use crate::image::{ImageError, ImageErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 /// Compressed bytes read in one call.
 const READ_BYTES: u64 = 4 << 20;
@@ -19,16 +21,27 @@ const SHORT_STREAM: usize = 128;
 const MAX_GRAIN: usize = 2 << 20;
 
 impl Context<'_> {
-    /// Fills the guest buffer with what `runs` hold, and `passed` and `moved` with grains that need no recompression.
+    /// Fills the guest buffer with what `runs` hold, `moved` with compressed grains where they are kept, and `passed` with
+    /// what is known of them.
+    /// `streams` are the compressed grains of `runs` where they came along with them.
     pub(super) fn read(
         &self,
         start: u64,
-        runs: &[Run],
+        (runs, streams): (&[Run], &[Vec<u8>]),
         shared: &[bool],
         slot: &mut Slot,
         moved: &mut Outbox,
         passed: &mut [Option<Passed>],
     ) -> Result<(), ConvertError> {
+        let keeps = matches!(self.compress, Compress::Keep { .. });
+        if !streams.is_empty() {
+            let path = &self.source.files()[0].path;
+            for (run, stream) in runs.iter().zip(streams) {
+                let at = if keeps { moved.push(stream).start } else { 0 };
+                self.grain(path, start, run, (stream, at), slot, passed)?;
+            }
+            return Ok(());
+        }
         let files = self.source.files();
         let mut packed: Vec<(&Run, usize, u64, u32)> = Vec::new();
         for run in runs {
@@ -62,17 +75,30 @@ impl Context<'_> {
                 count += 1;
             }
             let length = index(end - first);
-            if slot.packed.len() < length {
-                slot.packed.resize(length, 0);
-            }
-            let mut packed = std::mem::take(&mut slot.packed);
-            self.pread(handle, first, &mut packed[..length])?;
-            for &(run, _, offset, compressed) in &rest[..count] {
+            let grains = rest[..count].iter().map(|&(run, _, offset, compressed)| {
                 let from = index(offset - first);
-                let stream = &packed[from..from + index(u64::from(compressed))];
-                self.grain(handle, start, run, stream, slot, moved, passed)?;
+                (run, from..from + index(u64::from(compressed)))
+            });
+            if keeps {
+                // Read to where it is written from.
+                self.pread(handle, first, moved.room(length))?;
+                let read = moved.commit(length);
+                for (run, range) in grains {
+                    let at = read.start + range.start;
+                    let stream = moved.at(at..at + range.len());
+                    self.grain(&handle.path, start, run, (stream, at), slot, passed)?;
+                }
+            } else {
+                let mut packed = std::mem::take(&mut slot.packed);
+                if packed.len() < length {
+                    packed.resize(length, 0);
+                }
+                self.pread(handle, first, &mut packed[..length])?;
+                for (run, range) in grains {
+                    self.grain(&handle.path, start, run, (&packed[range], 0), slot, passed)?;
+                }
+                slot.packed = packed;
             }
-            slot.packed = packed;
             rest = &rest[count..];
         }
         Ok(())
@@ -105,36 +131,46 @@ impl Context<'_> {
 
     fn pread(&self, handle: &SourceHandle, offset: u64, out: &mut [u8]) -> Result<(), ConvertError> {
         self.pool.throttle(bytes_of(out.len()), self.cancel);
-        handle.file.read_exact_at(out, offset).map_err(|error| {
+        let Err(error) = handle.file.read_exact_at(out, offset) else {
+            return Ok(());
+        };
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
             let length = out.len();
-            if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                ImageError::new(
-                    ImageErrorKind::Truncated,
-                    &handle.path,
-                    format!("the file ends before the {length} bytes that were to be read"),
-                )
-                .at(offset)
-                .advise("Copy the file again and compare its length with the original's")
-                .into()
-            } else {
-                ImageError::io(&handle.path, "reading", error)
-                    .at(offset)
-                    .advise("Check the disk that holds the source, then resume")
-                    .into()
+            return Err(ImageError::new(
+                ImageErrorKind::Truncated,
+                &handle.path,
+                format!("the file ends before the {length} bytes that were to be read"),
+            )
+            .at(offset)
+            .advise("Copy the file again and compare its length with the original's")
+            .into());
+        }
+        let failed = |error, at| {
+            ImageError::io(&handle.path, "reading", error)
+                .at(at)
+                .advise("Check the disk that holds the source, then resume")
+        };
+        self.source.damage(failed(error, offset))?;
+        // Salvage: what can be read in small pieces is kept, the rest is zeros.
+        for (number, piece) in out.chunks_mut(SALVAGE_BYTES).enumerate() {
+            let at = offset + bytes_of(number * SALVAGE_BYTES);
+            if let Err(error) = handle.file.read_exact_at(piece, at) {
+                piece.fill(0);
+                self.source.damage(failed(error, at))?;
             }
-        })
+        }
+        Ok(())
     }
 
-    /// Inflates one grain into the guest buffer, or moves it, or both.
-    #[expect(clippy::too_many_arguments, reason = "the pieces of a slot are borrowed apart")]
+    /// Inflates one grain into the guest buffer, or moves it, or both. What salvage drops of it reads as zeros. `at` is where
+    /// the stream lies in the outbox; it counts only where grains are moved.
     fn grain(
         &self,
-        handle: &SourceHandle,
+        path: &Path,
         start: u64,
         run: &Run,
-        stream: &[u8],
+        (stream, at): (&[u8], usize),
         slot: &mut Slot,
-        moved: &mut Outbox,
         passed: &mut [Option<Passed>],
     ) -> Result<(), ConvertError> {
         let RunSource::Deflate {
@@ -146,38 +182,56 @@ impl Context<'_> {
         else {
             unreachable!("called for compressed runs only");
         };
-        let damaged = |message: String| -> ConvertError {
-            ImageError::new(ImageErrorKind::Damaged, &handle.path, message)
-                .at(offset)
-                .advise("Export the disk again; the copy is damaged")
-                .into()
-        };
         let grain = index(u64::from(grain_bytes));
         let from = index(run.offset - start);
         let visible = index(run.length);
-        let whole = run.offset == grain_start && visible == grain;
-        if let Compress::Keep { trust } = self.compress
-            && whole
+        let is_cluster = matches!(self.compress, Compress::Keep { .. })
+            && run.offset == grain_start
+            && visible == grain
             && grain == self.cluster_bytes
-            && from.is_multiple_of(self.cluster_bytes)
-            && movable(stream, self.cluster_bytes)
+            && from.is_multiple_of(self.cluster_bytes);
+        let movable = is_cluster && movable(stream, self.cluster_bytes);
+        let trusted = self.compress == Compress::Keep { trust: true } && stream.len() >= SHORT_STREAM;
+        if !(movable && trusted)
+            && let Err(message) = self.inflate(run, grain_start, grain, stream, start, slot)
         {
-            let inflated = !trust || stream.len() < SHORT_STREAM;
-            passed[from / self.cluster_bytes] = Some(Passed {
-                stream: moved.push(&stream[2..stream.len() - 4]),
-                inflated,
-            });
-            if !inflated {
-                return Ok(());
-            }
+            let error = ImageError::new(ImageErrorKind::Damaged, path, message)
+                .at(offset)
+                .advise("Export the disk again; the copy is damaged");
+            self.source.damage(error)?;
+            slot.guest[from..from + visible].fill(0);
+            return Ok(());
         }
-        if whole {
+        if movable {
+            passed[from / self.cluster_bytes] = Some(Passed::Moved {
+                stream: at + 2..at + stream.len() - 4,
+                inflated: !trusted,
+            });
+        } else if is_cluster && stream.len() >= self.cluster_bytes {
+            passed[from / self.cluster_bytes] = Some(Passed::Stored);
+        }
+        Ok(())
+    }
+
+    /// The visible part of a grain, inflated into the guest buffer with its checksum verified; else what is wrong with it.
+    fn inflate(
+        &self,
+        run: &Run,
+        grain_start: u64,
+        grain: usize,
+        stream: &[u8],
+        start: u64,
+        slot: &mut Slot,
+    ) -> Result<(), String> {
+        let from = index(run.offset - start);
+        let visible = index(run.length);
+        if run.offset == grain_start && visible == grain {
             let out = &mut slot.guest[from..from + grain];
             match slot.inflate.zlib_decompress(stream, out) {
                 Ok(found) if found == grain => return Ok(()),
-                Ok(found) => return Err(damaged(short_grain(found, grain))),
+                Ok(found) => return Err(short_grain(found, grain)),
                 Err(libdeflater::DecompressionError::InsufficientSpace) => {}
-                Err(error) => return Err(damaged(format!("the grain does not inflate: {error}"))),
+                Err(error) => return Err(format!("the grain does not inflate: {error}")),
             }
         }
         // Only a part is visible, or the last grain goes on behind the disk's end.
@@ -191,9 +245,9 @@ impl Context<'_> {
         let found = slot
             .inflate
             .zlib_decompress(stream, &mut slot.scratch)
-            .map_err(|error| damaged(format!("the grain does not inflate to at most {room} bytes: {error}")))?;
+            .map_err(|error| format!("the grain does not inflate to at most {room} bytes: {error}"))?;
         if found < grain {
-            return Err(damaged(short_grain(found, grain)));
+            return Err(short_grain(found, grain));
         }
         let skip = index(run.offset - grain_start);
         slot.guest[from..from + visible].copy_from_slice(&slot.scratch[skip..skip + visible]);

@@ -2,10 +2,11 @@
 
 use super::error::ConvertError;
 use super::options::{Compress, CopyOptions, Preallocation, TargetFormat};
+use super::target::Target;
 use super::worker::Mode;
 use crate::image::ImageError;
 use crate::image::map::DiskSource;
-use crate::image::qcow2::Geometry;
+use crate::image::qcow2::{CompressedFormat, Geometry, Qcow2Writer};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -15,6 +16,15 @@ pub(super) struct Settled {
     pub(super) cluster_bytes: u64,
     pub(super) geometry: Option<Geometry>,
     pub(super) hash: bool,
+}
+
+impl Settled {
+    /// The writer of `target`'s tables; `None` for raw.
+    pub(super) fn writer<'f>(&self, target: &'f Target, options: &CopyOptions) -> Option<Qcow2Writer<'f>> {
+        let format = options.compress.format().unwrap_or(CompressedFormat::Deflate);
+        self.geometry
+            .map(|geometry| Qcow2Writer::new(&target.file, geometry, format))
+    }
 }
 
 /// Fills in defaults and refuses contradictions, before anything is written.

@@ -65,6 +65,16 @@ impl Sharing {
         })
     }
 
+    /// Nothing is shared.
+    pub(super) fn none() -> Self {
+        Self {
+            block: 0,
+            demanded: false,
+            active: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
     /// Whether anything is shared.
     pub(super) fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)

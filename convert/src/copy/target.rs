@@ -2,8 +2,9 @@
 
 use super::error::ConvertError;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, fstatvfs, renameat_with};
+use rustix::io::pwritev;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ pub(super) struct Target {
     /// Name until then.
     pub(super) partial: PathBuf,
     pub(super) file: File,
+    /// Length of the partial file when it was opened, in bytes.
+    pub(super) before: u64,
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -31,6 +34,15 @@ pub(super) fn partial_path(path: &Path) -> PathBuf {
 /// `NAME.journal`.
 pub(super) fn journal_path(path: &Path) -> PathBuf {
     with_suffix(path, ".journal")
+}
+
+/// Brings the name `path` itself to the disk.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
 }
 
 impl Target {
@@ -51,10 +63,12 @@ impl Target {
             // A file system without locks: go on without.
             Err(_) => {}
         }
+        let before = file.metadata().map_err(failed)?.len();
         Ok(Self {
             path: path.to_owned(),
             partial,
             file,
+            before,
         })
     }
 
@@ -63,6 +77,41 @@ impl Target {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| self.failed("writing", offset, error))
+    }
+
+    /// Writes `pieces` one behind the other from `offset` on.
+    pub(super) fn write_pieces(&self, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> Result<(), ConvertError> {
+        while !pieces.is_empty() {
+            match pwritev(&self.file, pieces, offset) {
+                Ok(0) => {
+                    let error = io::Error::from(io::ErrorKind::WriteZero);
+                    return Err(self.failed("writing", offset, error));
+                }
+                Ok(written) => {
+                    offset += u64::try_from(written).expect("what fits into memory");
+                    IoSlice::advance_slices(&mut pieces, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(self.failed("writing", offset, error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Length now, in bytes.
+    pub(super) fn bytes(&self) -> Result<u64, ConvertError> {
+        let facts = self
+            .file
+            .metadata()
+            .map_err(|error| self.failed("looking at", 0, error))?;
+        Ok(facts.len())
+    }
+
+    /// Sets the length to `length` bytes.
+    pub(super) fn cut(&self, length: u64) -> Result<(), ConvertError> {
+        self.file
+            .set_len(length)
+            .map_err(|error| self.failed("setting the length of", length, error))
     }
 
     /// The error for a failed write; what a full disk needs is filled in by the ledger.
@@ -104,13 +153,8 @@ impl Target {
             Err(error) => return Err(failed(error.into())),
         }
         if sync {
-            let folder = match self.path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(|error| ConvertError::target(folder, "syncing", error))?;
+            sync_folder(&self.path)
+                .map_err(|error| ConvertError::target(&self.path, "syncing the folder of", error))?;
         }
         Ok(())
     }

@@ -51,12 +51,17 @@ pub(super) struct Done {
     pub(super) permit: Permit,
 }
 
-/// A compressed grain that can be moved as it is: its deflate stream in the outbox.
+/// A grain that needs no compression, because its writer has tried already.
 #[derive(Debug, Clone)]
-pub(super) struct Passed {
-    pub(super) stream: Range<usize>,
-    /// Whether the grain was inflated into the guest buffer as well.
-    pub(super) inflated: bool,
+pub(super) enum Passed {
+    /// Its deflate stream in the outbox becomes the cluster.
+    Moved {
+        stream: Range<usize>,
+        /// Whether the grain was inflated into the guest buffer as well.
+        inflated: bool,
+    },
+    /// It did not shrink.
+    Stored,
 }
 
 pub(super) fn index(value: u64) -> usize {
@@ -114,7 +119,7 @@ impl Context<'_> {
         ];
         self.read(
             unit.offset,
-            &unit.runs,
+            (&unit.runs, &unit.streams),
             &shared,
             slot,
             &mut done.permit.outbox,

@@ -100,6 +100,14 @@ pub trait DiskSource: Send + Sync {
     /// Oddities met and tolerated so far, in words.
     fn notes(&self) -> Vec<String>;
 
+    /// What becomes of damage that was met in the data itself: an error, or with salvage a note, and zeros instead.
+    ///
+    /// # Errors
+    /// `error`, without salvage.
+    fn damage(&self, error: super::ImageError) -> Result<(), super::ImageError> {
+        Err(error)
+    }
+
     /// What the chain is made of, for `inspect`.
     fn facts(&self) -> DiskFacts {
         DiskFacts::default()

@@ -6,8 +6,9 @@ use convert::image::ImageError;
 use convert::image::map::{DiskSource, Run, RunSource, SourceHandle};
 use convert::progress::Silent;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ struct Faulty {
     bytes: u64,
     /// Guest offset of the MiB that the second file holds.
     fault: u64,
+    /// Notes of a source that is to be salvaged.
+    salvage: Option<Mutex<Vec<String>>>,
 }
 
 fn handle(path: &Path) -> SourceHandle {
@@ -68,7 +71,17 @@ impl DiskSource for Faulty {
         unreachable!("the pipeline reads by runs")
     }
     fn notes(&self) -> Vec<String> {
-        Vec::new()
+        self.salvage
+            .as_ref()
+            .map(|notes| notes.lock().unwrap().clone())
+            .unwrap_or_default()
+    }
+    fn damage(&self, error: ImageError) -> Result<(), ImageError> {
+        match &self.salvage {
+            Some(notes) => notes.lock().unwrap().push(error.to_string()),
+            None => return Err(error),
+        }
+        Ok(())
     }
 }
 
@@ -96,6 +109,7 @@ fn a_read_error_in_the_middle_is_named_with_its_offset_and_leaves_no_final_name(
         files: vec![handle(&raw), handle(Path::new("/proc/self/mem"))],
         bytes: 32 << 20,
         fault: 17 << 20,
+        salvage: None,
     };
     // Address 17 MiB of this process might be mapped, though no loader does so.
     for options in ways() {
@@ -117,6 +131,7 @@ fn a_read_error_in_the_middle_is_named_with_its_offset_and_leaves_no_final_name(
             files: vec![handle(&raw), handle(&raw)],
             bytes: 32 << 20,
             fault: 17 << 20,
+            salvage: None,
         };
         let error = convert(
             &whole,
@@ -135,6 +150,86 @@ fn a_read_error_in_the_middle_is_named_with_its_offset_and_leaves_no_final_name(
 }
 
 #[test]
+fn what_cannot_be_read_is_salvaged_as_zeros_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    let mut content = noise(1, 24 << 20);
+    std::fs::write(&raw, &content).unwrap();
+    content[17 << 20..18 << 20].fill(0);
+    for options in ways() {
+        let source = Faulty {
+            files: vec![handle(&raw), handle(Path::new("/proc/self/mem"))],
+            bytes: 24 << 20,
+            fault: 17 << 20,
+            salvage: Some(Mutex::default()),
+        };
+        let target = folder.path().join("out");
+        let manifest = convert(&source, &target, &options).unwrap();
+        assert!(
+            manifest
+                .notes
+                .iter()
+                .any(|note| note.contains("/proc/self/mem at byte 17825792")),
+            "{:?}",
+            manifest.notes
+        );
+        let wanted = folder.path().join("wanted.raw");
+        std::fs::write(&wanted, &content).unwrap();
+        if options.format == TargetFormat::Raw {
+            assert!(std::fs::read(&target).unwrap() == content);
+        } else if have_qemu_img() {
+            assert_sound(&target, &wanted, "salvaged");
+        }
+        std::fs::remove_file(&target).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_grain_is_salvaged_as_zeros_and_everything_else_is_kept() {
+    if !have_qemu_img() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    mixed(&raw, 8 << 20);
+    let stream = vmdk(&raw, "streamOptimized");
+    let sound = crate::fixtures::open_file(&stream).unwrap();
+    let runs = sound.map(0, sound.virtual_bytes()).unwrap();
+    let (offset, length, guest, bytes) = runs
+        .iter()
+        .filter_map(|run| match run.source {
+            RunSource::Deflate { offset, compressed, .. } => Some((offset, compressed, run.offset, run.length)),
+            _ => None,
+        })
+        .nth(3)
+        .unwrap();
+    let file = File::options().write(true).open(&stream).unwrap();
+    // The last byte of the Adler-32.
+    file.write_all_at(&[0xee], offset + u64::from(length) - 1).unwrap();
+    drop(file);
+    let mut wanted = std::fs::read(&raw).unwrap();
+    wanted[usize::try_from(guest).unwrap()..usize::try_from(guest + bytes).unwrap()].fill(0);
+    let raw = folder.path().join("wanted.raw");
+    std::fs::write(&raw, wanted).unwrap();
+    for compress in [
+        Compress::None,
+        Compress::Zstd { level: 1 },
+        Compress::Keep { trust: false },
+    ] {
+        let source = crate::fixtures::open_salvage(&stream).unwrap();
+        let target = folder.path().join("out.qcow2");
+        let manifest = convert(&*source, &target, &CopyOptions { compress, ..options() }).unwrap();
+        assert_sound(&target, &raw, "salvaged");
+        let told = manifest
+            .notes
+            .iter()
+            .any(|note| note.contains("salvage") && note.contains(&format!("at byte {offset}")));
+        assert!(told, "{:?}", manifest.notes);
+        std::fs::remove_file(&target).unwrap();
+    }
+}
+
+#[test]
 fn a_worker_that_panics_ends_all_disks_instead_of_hanging() {
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("disk.raw");
@@ -144,11 +239,13 @@ fn a_worker_that_panics_ends_all_disks_instead_of_hanging() {
         files: vec![handle(&raw)],
         bytes: 64 << 20,
         fault: 5 << 20,
+        salvage: None,
     };
     let sound = Faulty {
         files: vec![handle(&raw), handle(&raw)],
         bytes: 64 << 20,
         fault: 5 << 20,
+        salvage: None,
     };
     let slow = CopyOptions {
         bwlimit: Some(30 << 20),

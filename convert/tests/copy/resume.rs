@@ -194,6 +194,46 @@ fn resuming_does_not_read_again_what_the_journal_vouches_for() {
 }
 
 #[test]
+fn a_journal_whose_partial_file_is_lost_or_cut_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    mixed(&raw, 40 << 20);
+    for way in ["plain", "raw", "zstd"] {
+        let whole = folder.path().join("whole");
+        convert(&open(&raw), &whole, &parse(way)).unwrap();
+        let wanted = std::fs::read(&whole).unwrap();
+        let target = folder.path().join("out");
+        let (partial, journal) = (target.with_extension("partial"), target.with_extension("journal"));
+        for left in [0, 1 << 20] {
+            // What an interruption leaves: a journal with records, and the partial file.
+            std::fs::copy(&whole, &partial).unwrap();
+            std::fs::copy(whole.with_extension("journal"), &journal).unwrap();
+            if left == 0 {
+                std::fs::remove_file(&partial).unwrap();
+            } else {
+                std::fs::File::options()
+                    .write(true)
+                    .open(&partial)
+                    .unwrap()
+                    .set_len(left)
+                    .unwrap();
+            }
+            let manifest = convert(&open(&raw), &target, &parse(way)).unwrap();
+            assert!(std::fs::read(&target).unwrap() == wanted, "{way}, {left} bytes left");
+            assert!(
+                manifest.notes.iter().any(|note| note.starts_with("started anew: ")),
+                "{:?}",
+                manifest.notes
+            );
+            std::fs::remove_file(&target).unwrap();
+        }
+        std::fs::remove_file(&whole).unwrap();
+        convert::copy::discard_journal(&whole).unwrap();
+        convert::copy::discard_journal(&target).unwrap();
+    }
+}
+
+#[test]
 fn a_journal_of_other_options_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("disk.raw");

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 /// The folder with the sample images, or the reason to skip.
 pub(crate) fn samples() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/images");
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/images");
+    let path = std::env::var_os("ESXODUS_SAMPLES").map_or(beside, PathBuf::from);
     if path.is_dir() {
         return Some(path);
     }

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod compare;
 mod conversion;
+mod deep;
 mod estate;
 mod guest;
 mod host;
@@ -18,13 +19,14 @@ pub use bench::{BenchRecord, Better, Metric, Noise, Percentile, Place, SkippedMe
 pub use check::{Finding, Severity};
 pub use compare::{Comparability, ComparedMetric, Comparison, ComparisonVerdict, RecordRef};
 pub use conversion::{DiskManifest, HashTree, Manifest, SourceFile};
+pub use deep::{DeepFacts, DriverPlace, KernelFacts, MountFacts, SystemFacts, SystemKind, VolumeFacts};
 pub use estate::{
     EstateFleet, EstateGuest, EstateHost, EstateLimit, EstateReport, EstateRisk, EstateSizing, EstateVerdict,
     EstateWave,
 };
 pub use guest::{DiskFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus};
 pub use host::HostFacts;
-pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofVerdict};
+pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofTry, ProofVerdict};
 
 /// Version of all record schemas. Written into every file as `schema`.
 pub const SCHEMA_VERSION: u32 = 1;

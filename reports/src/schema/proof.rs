@@ -66,6 +66,26 @@ pub enum ProofVerdict {
     Failed,
 }
 
+/// One set of virtual hardware that the guest was booted on, where more than one was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+pub struct ProofTry {
+    /// Disk bus: `virtio-scsi`, `virtio-blk`, `sata`, `ide`.
+    pub bus: String,
+    /// NIC model: `virtio-net`, `e1000e`.
+    pub nic: String,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+    /// What became of it.
+    pub verdict: ProofVerdict,
+    /// Why, in words.
+    pub reason: String,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Folder of its evidence, relative to the run folder.
+    pub evidence: String,
+}
+
 /// `proof.json` of a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
@@ -97,7 +117,14 @@ pub struct ProofRecord {
     pub guest: Option<serde_json::Value>,
     /// Files kept.
     pub evidence: Vec<Evidence>,
-    /// Content hash of each real disk before, relative file to hex; the proof runs on an overlay.
+    /// Every set of virtual hardware that was tried, in order; empty where there was only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tries: Vec<ProofTry>,
+    /// How the real disks were compared before and after: `content` (BLAKE3 of the whole file) or `identity` (inode, size, mtime and
+    /// ctime: any write changes them). Empty in records of older programs, which always read the content.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub disks_check: String,
+    /// Mark of each real disk before, relative file to hash or identity; the proof runs on an overlay.
     #[serde(default)]
     pub disks_before: Vec<(String, String)>,
     /// The same afterwards.

@@ -364,6 +364,8 @@ fn proof() -> ProofRecord {
             file: file.to_owned(),
         })
         .to_vec(),
+        tries: Vec::new(),
+        disks_check: "content".to_owned(),
         disks_before: hashes.clone(),
         disks_after: hashes,
         seconds: 23.4,

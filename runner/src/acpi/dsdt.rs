@@ -3,8 +3,8 @@
 use acpi_tables::{
     Aml,
     aml::{
-        Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, ONE, Package, Path,
-        ResourceTemplate, Scope, ZERO,
+        AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method,
+        Name, Notify, ONE, Package, Path, ResourceTemplate, Scope, ZERO,
     },
     sdt::Sdt,
 };
@@ -25,6 +25,9 @@ pub fn build(machine: &Machine) -> Vec<u8> {
     }
     for (index, &(base, size, gsi)) in (0_u32..).zip(&machine.virtio) {
         virtio(index, base, size, gsi, &mut aml);
+    }
+    if machine.pci {
+        pci(&mut aml);
     }
     pvpanic(&mut aml);
     power_button(&mut aml);
@@ -102,6 +105,34 @@ fn virtio(index: u32, base: u32, size: u32, gsi: u32, aml: &mut Vec<u8>) {
     .to_aml_bytes(aml);
 }
 
+/// A root bus without line interrupts: bus 0, the configuration ports, one window for BARs.
+fn pci(aml: &mut Vec<u8>) {
+    let last = layout::PCI_WINDOW + (layout::PCI_WINDOW_SIZE - 1);
+    Device::new(
+        "_SB_.PCI0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0A03")),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_BBN".into(), &ZERO),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![
+                    &AddressSpace::new_bus_number(0_u16, 0_u16),
+                    &IO::new(layout::PCI_CONFIG_PORTS, layout::PCI_CONFIG_PORTS, 1, 8),
+                    &AddressSpace::new_memory(
+                        AddressSpaceCacheable::NotCacheable,
+                        true,
+                        layout::PCI_WINDOW,
+                        last,
+                        None,
+                    ),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(aml);
+}
+
 /// The id and resource under which Linux' `pvpanic` driver looks.
 fn pvpanic(aml: &mut Vec<u8>) {
     Device::new(
@@ -167,6 +198,7 @@ mod tests {
         let table = build(&Machine {
             topology: Topology::flat(2),
             virtio: vec![(0xc000_0000, 0x1000, 5), (0xc000_1000, 0x1000, 6)],
+            pci: false,
         });
         assert_eq!(&table[..4], b"DSDT");
         assert_eq!(table.iter().fold(0_u8, |s, b| s.wrapping_add(*b)), 0);

@@ -17,6 +17,8 @@ pub struct Machine {
     pub topology: Topology,
     /// virtio-mmio windows: (address, size, interrupt line).
     pub virtio: Vec<(u32, u32, u32)>,
+    /// With a PCI bus.
+    pub pci: bool,
 }
 
 /// Tables do not fit.

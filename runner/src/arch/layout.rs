@@ -40,6 +40,10 @@ pub const MMIO_HOLE_END: u64 = 1 << 32;
 pub const VIRTIO_MMIO_BASE: u64 = MMIO_HOLE_START;
 /// Distance of two virtio-mmio windows, which is also their size.
 pub const VIRTIO_MMIO_STRIDE: u64 = 0x1000;
+/// Memory for PCI BARs.
+pub const PCI_WINDOW: u32 = 0xd000_0000;
+/// Its size.
+pub const PCI_WINDOW_SIZE: u32 = 0x1000_0000;
 /// I/O APIC registers.
 pub const IOAPIC: u32 = 0xfec0_0000;
 /// Local APIC registers.
@@ -57,6 +61,8 @@ pub const COM2: (u16, u32) = (0x2f8, 3);
 pub const I8042_COMMAND: u16 = 0x64;
 /// Port for boot marks: one byte a mark (POST codes).
 pub const POST_PORT: u16 = 0x80;
+/// PCI configuration mechanism #1: address and data.
+pub const PCI_CONFIG_PORTS: u16 = 0xcf8;
 /// pvpanic event port (QEMU `docs/specs/pvpanic.rst`).
 pub const PVPANIC_PORT: u16 = 0x505;
 /// ACPI sleep control (write), sleep status (read) and reset register, in one byte-wide port.
@@ -68,3 +74,5 @@ pub const GSI_DEVICES: u32 = 5;
 pub const GSI_POWER_BUTTON: u32 = 23;
 /// How many virtio devices fit onto the I/O APIC's free lines.
 pub const MAX_VIRTIO_DEVICES: u32 = GSI_POWER_BUTTON - GSI_DEVICES;
+/// First number for messages (MSI-X), above the I/O APIC's lines.
+pub const GSI_MESSAGES: u32 = 24;

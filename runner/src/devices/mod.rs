@@ -8,7 +8,8 @@ pub mod virtio;
 use std::sync::Arc;
 
 /// What a device tells the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MachineEvent {
     /// The guest switched itself off (ACPI S5).
     PowerOff,
@@ -25,7 +26,7 @@ pub enum MachineEvent {
 }
 
 /// By which register a guest asked for a reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResetSource {
     /// The ACPI reset register.
@@ -35,7 +36,7 @@ pub enum ResetSource {
 }
 
 /// How a panic became known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PanicSource {
     /// The guest's pvpanic driver.

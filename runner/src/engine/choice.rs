@@ -81,11 +81,25 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// Chooses. `Auto` takes QEMU with KVM where the probe found a complete one, else QEMU with TCG.
+/// Chooses for a guest that boots through firmware. `Auto` takes QEMU, with KVM where the probe found a complete one, else
+/// with TCG: the own VMM has no firmware.
 ///
 /// # Errors
 /// KVM was asked for and cannot run stock guests here; the own VMM was asked for with TCG.
 pub fn choose(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) -> Result<Choice> {
+    decide(engine, accel, probe, false)
+}
+
+/// As [`choose`], for a kernel that is entered directly and disks on virtio: `Auto` takes the own VMM where the probe found a
+/// complete KVM, since it starts sooner and locks itself in.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_direct(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) -> Result<Choice> {
+    decide(engine, accel, probe, true)
+}
+
+fn decide(engine: EngineWish, accel: AccelWish, probe: &ProbeReport, direct: bool) -> Result<Choice> {
     let complete = matches!(probe.class, AcceleratorClass::Native | AcceleratorClass::Nested);
     if engine == EngineWish::Kvm && accel == AccelWish::Tcg {
         return Err(RunnerError::Unusable {
@@ -102,11 +116,12 @@ pub fn choose(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) -> Resu
             advice: "Use --engine qemu --accel tcg (slower, works everywhere)".into(),
         });
     }
-    let engine = if engine == EngineWish::Kvm {
-        EngineKind::Kvm
-    } else {
-        EngineKind::Qemu
+    let own = match engine {
+        EngineWish::Kvm => true,
+        EngineWish::Qemu => false,
+        EngineWish::Auto => direct && complete && accel != AccelWish::Tcg,
     };
+    let kind = if own { EngineKind::Kvm } else { EngineKind::Qemu };
     let (accelerator, class, reason) = match accel {
         AccelWish::Tcg => (Accelerator::Tcg, AcceleratorClass::Tcg, "TCG was asked for".to_owned()),
         AccelWish::Kvm => (
@@ -122,11 +137,21 @@ pub fn choose(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) -> Resu
         AccelWish::Auto => (
             Accelerator::Tcg,
             AcceleratorClass::Tcg,
-            format!("KVM cannot run stock guests here, so QEMU emulates: {}", probe.sentence),
+            format!(
+                "KVM cannot run stock guests here, so it is emulated: {}",
+                probe.sentence
+            ),
         ),
     };
+    let reason = match (kind, engine) {
+        (EngineKind::Kvm, EngineWish::Auto) => {
+            format!("own VMM, since the kernel is entered directly; {reason}")
+        }
+        (EngineKind::Kvm, _) => format!("own VMM, as asked; {reason}"),
+        (EngineKind::Qemu, _) => format!("QEMU; {reason}"),
+    };
     Ok(Choice {
-        engine,
+        engine: kind,
         accelerator,
         class,
         reason,
@@ -135,7 +160,7 @@ pub fn choose(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::{AccelWish, Accelerator, EngineKind, EngineWish, choose};
+    use super::{AccelWish, Accelerator, EngineKind, EngineWish, choose, choose_direct};
     use crate::probe::ProbeReport;
     use reports::schema::AcceleratorClass;
 
@@ -165,6 +190,23 @@ mod tests {
             );
             assert!(choice.reason.contains("as measured"));
         }
+    }
+
+    #[test]
+    fn a_kernel_entered_directly_gets_the_own_vmm_only_on_a_complete_kvm_and_unless_told_otherwise() {
+        use AcceleratorClass::{Emulated, Native, Nested};
+        for (engine, accel, class, expected) in [
+            (EngineWish::Auto, AccelWish::Auto, Native, EngineKind::Kvm),
+            (EngineWish::Auto, AccelWish::Auto, Nested, EngineKind::Kvm),
+            (EngineWish::Auto, AccelWish::Auto, Emulated, EngineKind::Qemu),
+            (EngineWish::Auto, AccelWish::Tcg, Native, EngineKind::Qemu),
+            (EngineWish::Qemu, AccelWish::Auto, Native, EngineKind::Qemu),
+        ] {
+            let choice = choose_direct(engine, accel, &report(class)).expect("one of them always runs");
+            assert_eq!(choice.engine, expected, "{engine:?} {accel:?} {class:?}");
+        }
+        let error = choose_direct(EngineWish::Kvm, AccelWish::Auto, &report(Emulated)).expect_err("unfit");
+        assert!(error.to_string().contains("--engine qemu"), "{error}");
     }
 
     #[test]

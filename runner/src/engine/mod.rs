@@ -2,10 +2,13 @@
 
 mod choice;
 mod console;
+pub mod images;
+mod process;
 mod spec;
 
-pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose};
+pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose, choose_direct};
 pub use console::{Console, ConsoleLine};
+pub(crate) use process::Process;
 pub use spec::{DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
 
 use crate::Result;
@@ -28,6 +31,15 @@ pub trait Engine: Send + Sync {
     fn start(&self, spec: &VmSpec) -> Result<Box<dyn Vm>>;
 }
 
+/// The engine of a [`Choice`].
+#[must_use]
+pub fn engine(kind: EngineKind) -> Box<dyn Engine> {
+    match kind {
+        EngineKind::Kvm => Box::new(crate::kvm::engine::Kvm::default()),
+        EngineKind::Qemu => Box::new(crate::qemu::Qemu),
+    }
+}
+
 /// A running guest. Dropping it ends it.
 pub trait Vm: Send {
     /// The serial console (ttyS0).
@@ -44,6 +56,19 @@ pub trait Vm: Send {
     /// # Errors
     /// The engine failed.
     fn screenshot(&mut self, path: &Path) -> Result<bool>;
+
+    /// The memory of a VGA text screen, cells of character and attribute; empty where there is no such screen.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn text_memory(&mut self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Reads and writes that the guest's disks have served so far; `None` where the engine does not count.
+    fn disk_operations(&mut self) -> Option<u64> {
+        None
+    }
 
     /// Firmware messages so far (SeaBIOS's debug port), empty where there are none.
     fn firmware_log(&self) -> String;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{arch::Topology, boot::LinuxBoot};
+use crate::{arch::Topology, boot::LinuxBoot, devices::EventSink};
 
 /// A machine.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub struct VmmConfig {
     pub boot: LinuxBoot,
     /// Where ttyS0 goes.
     pub console: SerialOutput,
-    /// Feeds ttyS0 from the process' standard input.
-    pub console_input: bool,
+    /// What is typed on ttyS0.
+    pub console_input: SerialInput,
     /// ttyS1, or nothing behind it.
     pub agent: Option<AgentChannel>,
     /// Disks in order: vda, vdb …
@@ -38,6 +38,10 @@ pub struct VmmConfig {
     pub marker: Option<String>,
     /// Ends the machine this long after its start.
     pub deadline: Option<Duration>,
+    /// What carries the virtio devices.
+    pub transport: Transport,
+    /// Also told what the devices tell the machine.
+    pub observer: Option<EventSink>,
 }
 
 impl VmmConfig {
@@ -50,13 +54,15 @@ impl VmmConfig {
             hugepages: false,
             boot,
             console: SerialOutput::Stdout,
-            console_input: false,
+            console_input: SerialInput::None,
             agent: None,
             disks: Vec::new(),
             nets: Vec::new(),
             rng: true,
             marker: None,
             deadline: None,
+            transport: Transport::default(),
+            observer: None,
         }
     }
 }
@@ -74,6 +80,28 @@ pub enum SerialOutput {
     Stream(UnixStream),
 }
 
+/// Where the console's input comes from.
+#[derive(Debug)]
+pub enum SerialInput {
+    /// Nobody types.
+    None,
+    /// The process' standard input.
+    Stdin,
+    /// A connected socket.
+    Stream(UnixStream),
+}
+
+/// What carries the virtio devices. The devices are the same on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// virtio-mmio windows named in the DSDT: the smallest machine, for kernels with `CONFIG_VIRTIO_MMIO` (Debian, Ubuntu).
+    #[default]
+    Mmio,
+    /// virtio-pci with MSI-X behind a host bridge, for kernels without virtio-mmio (RHEL and its family).
+    Pci,
+}
+
 /// The host side of ttyS1.
 #[derive(Debug)]
 pub enum AgentChannel {
@@ -84,7 +112,7 @@ pub enum AgentChannel {
 }
 
 /// A disk.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct DiskConfig {
     /// Image file or block device.
     pub path: PathBuf,
@@ -118,7 +146,8 @@ impl DiskConfig {
 }
 
 /// Format of a disk image. Never guessed from the content: a guest could write a header into a raw disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DiskFormat {
     /// Raw file or block device.
     Raw,
@@ -127,7 +156,8 @@ pub enum DiskFormat {
 }
 
 /// What a guest's flush does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CacheMode {
     /// Page cache; a flush is an fsync.
     Writeback,
@@ -135,11 +165,22 @@ pub enum CacheMode {
     Unsafe,
 }
 
+/// What a network card is connected with.
+#[derive(Debug)]
+pub enum Uplink {
+    /// Link up, nothing behind it.
+    Nothing,
+    /// A tap device by name; made where it does not exist (needs CAP_NET_ADMIN).
+    Tap(String),
+    /// A connected stream socket with a length before each frame, as `passt` and QEMU's `-netdev stream` speak it.
+    Stream(UnixStream),
+}
+
 /// A network card.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NetConfig {
-    /// Name of the tap device; made where it does not exist (needs CAP_NET_ADMIN).
-    pub tap: String,
+    /// What it is connected with.
+    pub uplink: Uplink,
     /// MAC address of the guest's side.
     pub mac: [u8; 6],
 }

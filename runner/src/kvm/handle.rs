@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::{ExitReason, Stages, VmmError, kick, outcome::Outcome, vcpu::Buses};
 use crate::devices::{
     serial::{channel::Input, console::Tail},
-    virtio::transport::mmio::MmioTransport,
+    virtio::transport::Carrier,
 };
 
 /// What a machine that ended leaves behind.
@@ -36,7 +36,7 @@ pub struct Report {
 pub(super) struct Running {
     pub(super) outcome: Arc<Outcome>,
     pub(super) threads: Vec<JoinHandle<()>>,
-    pub(super) transports: Vec<Arc<Mutex<MmioTransport>>>,
+    pub(super) transports: Vec<Arc<Mutex<dyn Carrier>>>,
     pub(super) inputs: Vec<Input>,
     pub(super) tail: Tail,
     pub(super) buses: Arc<Buses>,

@@ -5,16 +5,18 @@
 //! processes that run one.
 
 pub mod config;
+pub mod engine;
 pub mod exit;
 mod handle;
 mod kick;
 mod memory;
 mod outcome;
+mod routes;
 pub mod sandbox;
 mod vcpu;
 mod vm;
 
-pub use config::{AgentChannel, DiskConfig, NetConfig, SerialOutput, VmmConfig};
+pub use config::{AgentChannel, DiskConfig, NetConfig, SerialInput, SerialOutput, Transport, Uplink, VmmConfig};
 pub use exit::{ExitReason, InternalError};
 pub use handle::{Report, VmHandle};
 pub use outcome::Stages;

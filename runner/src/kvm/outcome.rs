@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::exit::ExitReason;
-use crate::devices::{Events, MachineEvent, PanicSource};
+use crate::devices::{EventSink, Events, MachineEvent, PanicSource};
 
 /// How long a panicking guest may go on, so that its last lines still arrive.
 const PANIC_GRACE: Duration = Duration::from_secs(3);
@@ -19,7 +19,7 @@ const PANIC_GRACE: Duration = Duration::from_secs(3);
 const MARKS: usize = 256;
 
 /// When the boot stages were reached, counted from the moment that [`super::Vmm::new`] was called.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stages {
     /// The first `KVM_RUN`.
     pub first_run: Option<Duration>,
@@ -44,15 +44,18 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Outcome {
     start: Instant,
+    observer: Option<EventSink>,
     state: Mutex<State>,
     changed: Condvar,
     stop: AtomicBool,
 }
 
 impl Outcome {
-    pub(super) fn new(start: Instant) -> Self {
+    /// `start` is time zero of all stamps; `observer` hears every event too, before it has its effect.
+    pub(super) fn new(start: Instant, observer: Option<EventSink>) -> Self {
         Self {
             start,
+            observer,
             state: Mutex::default(),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -125,6 +128,9 @@ impl Outcome {
 
 impl Events for Outcome {
     fn event(&self, event: MachineEvent) {
+        if let Some(observer) = &self.observer {
+            observer.event(event);
+        }
         match event {
             MachineEvent::PowerOff => self.end(ExitReason::PoweredOff),
             MachineEvent::Reset(source) => self.end(ExitReason::Reset { source }),
@@ -158,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_reset_after_a_panic_is_reported_as_the_panic() {
-        let outcome = Outcome::new(Instant::now());
+        let outcome = Outcome::new(Instant::now(), None);
         outcome.event(MachineEvent::Panic(PanicSource::Console));
         outcome.event(MachineEvent::Reset(ResetSource::Acpi));
         outcome.event(MachineEvent::PowerOff);
@@ -173,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_passed_deadline_ends_a_silent_guest() {
-        let outcome = Outcome::new(Instant::now());
+        let outcome = Outcome::new(Instant::now(), None);
         assert_eq!(outcome.wait(Some(Instant::now())), ExitReason::Deadline);
     }
 }

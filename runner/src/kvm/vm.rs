@@ -14,10 +14,11 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
-    config::{AgentChannel, SerialOutput, VmmConfig},
+    config::{AgentChannel, SerialInput, SerialOutput, Transport, VmmConfig},
     handle::{Running, VmHandle},
     kick, memory,
     outcome::Outcome,
+    routes::{IoEvents, Routes},
     vcpu::{self, Buses},
 };
 use crate::{
@@ -38,8 +39,16 @@ use crate::{
             block::{Block, BlockError},
             net::{Net, NetError},
             rng::Rng,
-            transport::mmio::MmioTransport,
+            transport::{
+                Carrier,
+                mmio::MmioTransport,
+                pci::{self as virtio_pci, PciTransport},
+            },
         },
+    },
+    pci::{
+        self,
+        msix::{Msix, Vector},
     },
 };
 
@@ -145,7 +154,6 @@ impl VmmError {
 }
 
 /// A built machine that has not run yet.
-#[derive(Debug)]
 pub struct Vmm {
     config_deadline: Option<std::time::Duration>,
     outcome: Arc<Outcome>,
@@ -158,6 +166,14 @@ pub struct Vmm {
     // Dropped after everything that uses it; the memory last of all.
     vm: Arc<VmFd>,
     memory: GuestMemoryMmap,
+}
+
+impl std::fmt::Debug for Vmm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vmm")
+            .field("vcpus", &self.vcpus.len())
+            .finish_non_exhaustive()
+    }
 }
 
 const CAPABILITIES: [(Cap, &str); 10] = [
@@ -179,7 +195,7 @@ impl Vmm {
     /// # Errors
     /// See [`VmmError`].
     pub fn new(config: VmmConfig) -> Result<Self, VmmError> {
-        let outcome = Arc::new(Outcome::new(Instant::now()));
+        let outcome = Arc::new(Outcome::new(Instant::now(), config.observer.clone()));
         config.topology.validate()?;
         let kvm = open(&config.kvm)?;
         let vm = Arc::new(kvm.create_vm().map_err(VmmError::kvm("KVM_CREATE_VM"))?);
@@ -210,13 +226,17 @@ impl Vmm {
         for disk in &config.disks {
             devices.push(Box::new(Block::open(disk)?));
         }
-        for net in &config.nets {
+        for net in config.nets {
             devices.push(Box::new(Net::open(net)?));
         }
         if config.rng {
             devices.push(Box::new(Rng::open().map_err(VmmError::system("opening /dev/urandom"))?));
         }
-        let (transports, windows) = builder.virtio(devices, &memory)?;
+        let pci = config.transport == Transport::Pci;
+        let (transports, windows) = match config.transport {
+            Transport::Mmio => builder.virtio_mmio(devices, &memory)?,
+            Transport::Pci => (builder.virtio_pci(devices, &memory)?, Windows::new()),
+        };
 
         let entry = boot::load(&memory, config.memory_bytes, &config.boot)?;
         crate::arch::regs::write_tables(&memory, entry).map_err(BootError::from)?;
@@ -226,6 +246,7 @@ impl Vmm {
             &acpi::Machine {
                 topology: config.topology,
                 virtio: windows,
+                pci,
             },
         )?;
 
@@ -350,7 +371,7 @@ fn open(path: &std::path::Path) -> Result<Kvm, VmmError> {
     Ok(kvm)
 }
 
-type Transports = Vec<Arc<Mutex<MmioTransport>>>;
+type Transports = Vec<Arc<Mutex<dyn Carrier>>>;
 /// (address, size, interrupt line) of each virtio window.
 type Windows = Vec<(u32, u32, u32)>;
 
@@ -390,7 +411,7 @@ impl Builder<'_> {
         self.port(layout::POST_PORT, 1, post)
     }
 
-    fn console(&mut self, output: SerialOutput, input: bool, marker: Option<String>) -> Result<Tail, VmmError> {
+    fn console(&mut self, output: SerialOutput, input: SerialInput, marker: Option<String>) -> Result<Tail, VmmError> {
         let out: Output = match output {
             SerialOutput::Discard => Box::new(io::sink()),
             SerialOutput::Stdout => Box::new(Unbuffered(io::stdout())),
@@ -402,12 +423,14 @@ impl Builder<'_> {
         let (port, gsi) = layout::COM1;
         let uart = Uart::new(self.line(gsi)?, Box::new(console)).map_err(VmmError::system("console UART"))?;
         self.port(port, 8, uart.clone())?;
-        if input {
-            self.inputs.push(
-                Input::from_reader("console-in", io::stdin(), uart)
-                    .map_err(VmmError::system("console input thread"))?,
-            );
-        }
+        let name = "console-in";
+        let input = match input {
+            SerialInput::None => return Ok(tail),
+            SerialInput::Stdin => Input::from_reader(name, io::stdin(), uart),
+            SerialInput::Stream(stream) => Input::from_reader(name, stream, uart),
+        };
+        self.inputs
+            .push(input.map_err(VmmError::system("console input thread"))?);
         Ok(tail)
     }
 
@@ -433,7 +456,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn virtio(
+    fn virtio_mmio(
         &mut self,
         devices: Vec<Box<dyn VirtioDevice>>,
         memory: &GuestMemoryMmap,
@@ -443,7 +466,7 @@ impl Builder<'_> {
         if u32::try_from(count).map_or(true, |count| count > limit) {
             return Err(VmmError::TooManyDevices { count, limit });
         }
-        let mut transports = Vec::new();
+        let mut transports: Transports = Vec::new();
         let mut windows = Vec::new();
         for (index, device) in (0_u32..).zip(devices) {
             let base = layout::VIRTIO_MMIO_BASE + u64::from(index) * layout::VIRTIO_MMIO_STRIDE;
@@ -469,6 +492,49 @@ impl Builder<'_> {
             ));
         }
         Ok((transports, windows))
+    }
+
+    fn virtio_pci(
+        &mut self,
+        devices: Vec<Box<dyn VirtioDevice>>,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Transports, VmmError> {
+        if devices.len() > pci::MAX_DEVICES {
+            return Err(VmmError::TooManyDevices {
+                count: devices.len(),
+                limit: u32::try_from(pci::MAX_DEVICES).expect("31"),
+            });
+        }
+        let routes = Arc::new(Routes::new(Arc::clone(self.vm)));
+        let mut gsi = layout::GSI_MESSAGES;
+        let mut transports: Transports = Vec::new();
+        let mut functions: Vec<Arc<Mutex<dyn pci::Function>>> = Vec::new();
+        for (index, device) in (0_u32..).zip(devices) {
+            let mut vectors = Vec::new();
+            for _ in 0..virtio_pci::vectors_of(&*device) {
+                vectors.push(Vector {
+                    fd: self.line(gsi)?,
+                    gsi,
+                });
+                gsi += 1;
+            }
+            let msix = Arc::new(Msix::new(vectors, routes.clone()));
+            let bar = layout::PCI_WINDOW + index * virtio_pci::BAR_SIZE;
+            let doorbells = Box::new(IoEvents::new(Arc::clone(self.vm)));
+            let transport = PciTransport::new(device, memory.clone(), bar, msix, doorbells)
+                .map_err(VmmError::system("virtio queue eventfds"))?;
+            let transport = Arc::new(Mutex::new(transport));
+            functions.push(transport.clone());
+            transports.push(transport);
+        }
+        let functions = pci::Functions::new(functions);
+        self.port(layout::PCI_CONFIG_PORTS, 8, pci::ConfigPorts::new(functions.clone()))?;
+        let window = u64::from(layout::PCI_WINDOW);
+        let device = Arc::new(Mutex::new(pci::Window::new(functions, window)));
+        self.buses
+            .memory
+            .insert(window, u64::from(layout::PCI_WINDOW_SIZE), device)?;
+        Ok(transports)
     }
 }
 

@@ -1,17 +1,17 @@
-//! The evidence folder, and the hashes of the real disks.
+//! The evidence folder.
 
-use super::ProveRequest;
 use crate::{Result, RunnerError};
-use convert::progress::Progress;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// `OUT/proof/`.
+/// Folders of further tries begin so.
+const TRY: &str = "try-";
+
+/// `OUT/proof/`, or a folder in it for one of several tries.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
+    /// As the record names it.
+    name: String,
 }
 
 impl Folder {
@@ -24,14 +24,39 @@ impl Folder {
             .flatten()
         {
             let old = entry.path();
-            if matches!(
+            let known = matches!(
                 old.extension().and_then(|extension| extension.to_str()),
-                Some("png" | "log" | "json")
-            ) {
-                std::fs::remove_file(&old).map_err(|error| RunnerError::io("removing", &old, error))?;
-            }
+                Some("png" | "log" | "json" | "txt")
+            );
+            let removed = if entry.file_name().to_string_lossy().starts_with(TRY) && old.is_dir() {
+                std::fs::remove_dir_all(&old)
+            } else if known {
+                std::fs::remove_file(&old)
+            } else {
+                continue;
+            };
+            removed.map_err(|error| RunnerError::io("removing", &old, error))?;
         }
-        Ok(Self { path })
+        Ok(Self {
+            path,
+            name: "proof".to_owned(),
+        })
+    }
+
+    /// A folder in it, for one more try.
+    pub(crate) fn further(&self, name: &str) -> Result<Self> {
+        let name = format!("{TRY}{name}");
+        let path = self.path.join(&name);
+        std::fs::create_dir_all(&path).map_err(|error| RunnerError::io("creating", &path, error))?;
+        Ok(Self {
+            path,
+            name: format!("{}/{name}", self.name),
+        })
+    }
+
+    /// As the record names it: relative to the run folder.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// A folder for overlays, gone when it is dropped.
@@ -48,51 +73,14 @@ impl Folder {
     }
 
     /// The same relative to the run folder.
-    pub(crate) fn relative(name: &str) -> String {
-        format!("proof/{name}")
+    pub(crate) fn relative(&self, name: &str) -> String {
+        format!("{}/{name}", self.name)
     }
 
     /// Writes a file.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<String> {
         let path = self.file(name);
         std::fs::write(&path, content).map_err(|error| RunnerError::io("writing", &path, error))?;
-        Ok(Self::relative(name))
+        Ok(self.relative(name))
     }
-}
-
-/// BLAKE3 of each real disk file, hex, named relative to the run folder where it lies inside.
-pub(crate) fn hashes(
-    request: &ProveRequest,
-    progress: &dyn Progress,
-    cancel: &AtomicBool,
-) -> Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    for disk in &request.disks {
-        let told = |error| RunnerError::io("reading", &disk.path, error);
-        let mut file = File::open(&disk.path).map_err(told)?;
-        let name = disk
-            .path
-            .strip_prefix(&request.out)
-            .unwrap_or(&disk.path)
-            .to_string_lossy()
-            .into_owned();
-        let what = format!("hash {name}");
-        progress.begin(&what, file.metadata().map_err(told)?.len());
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(RunnerError::Cancelled);
-            }
-            let count = file.read(&mut buffer).map_err(told)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            progress.advance(&what, count as u64);
-        }
-        progress.end(&what);
-        found.push((name, hasher.finalize().to_hex().to_string()));
-    }
-    Ok(found)
 }

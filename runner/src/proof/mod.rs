@@ -1,38 +1,95 @@
 //! The boot proof: the guest boots from a throw-away overlay, and everything seen is kept as evidence.
 
+mod diagnosis;
+mod disks;
 mod evidence;
+mod life;
 mod request;
+mod screen;
+mod search;
 mod signs;
+mod verdict;
 mod watch;
 
+pub use disks::DiskCheck;
 pub use request::{ProveDisk, ProveOutcome, ProveRequest};
+pub use search::SEARCH_ORDER;
 
 use crate::appliance::Appliance;
-use crate::engine::{Engine, EngineKind};
+use crate::engine::{DiskFormat, Engine, EngineKind};
 use crate::qemu::{self, Qemu};
 use crate::{Result, RunnerError};
 use agent::protocol::Request;
+use convert::machine::OsFamily;
 use convert::progress::Progress;
 use evidence::Folder;
-use reports::schema::{BenchRecord, Place, ProofRecord, ProofVerdict, Stamp, Suite};
+use reports::schema::{BenchRecord, DeepFacts, Place, ProofRecord, ProofTry, ProofVerdict, Stamp, Suite};
+use request::Hardware;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-use watch::Watch;
+use verdict::Outcome;
+use watch::{Watch, Wish};
 
 /// The appliance's start and its work, together.
 const APPLIANCE_DEADLINE: Duration = Duration::from_secs(90);
 
+/// Wall seconds by stage; what several tries spent on a stage is added up.
+#[derive(Default)]
 struct Stages(Vec<(String, f64)>);
 
 impl Stages {
     fn done(&mut self, name: &str, since: Instant) {
-        self.0.push((name.to_owned(), since.elapsed().as_secs_f64()));
+        let seconds = since.elapsed().as_secs_f64();
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, sum)) => *sum += seconds,
+            None => self.0.push((name.to_owned(), seconds)),
+        }
     }
 }
 
-/// Proves that the guest boots. The disks are opened read-only; their hashes before and after are in the record.
+/// What all tries share.
+struct Ground<'a> {
+    engine: Qemu,
+    version: String,
+    request: &'a ProveRequest,
+    scratch: &'a Path,
+    /// Overlays on the real disks, with the agent in them; every try writes into overlays of its own on top.
+    overlays: Vec<PathBuf>,
+    inspection: Option<Value>,
+    /// The typed part of `inspection`.
+    deep: Option<DeepFacts>,
+    injected: bool,
+    notes: Vec<String>,
+}
+
+/// One boot.
+struct Boot {
+    hardware: Hardware,
+    outcome: Outcome,
+    bench: Option<BenchRecord>,
+    bench_missing: Option<String>,
+    seconds: f64,
+    folder: String,
+}
+
+impl Boot {
+    fn good(&self) -> bool {
+        self.outcome.verdict == ProofVerdict::Proven
+    }
+
+    fn words(&self) -> String {
+        format!(
+            "{}, {}, {}",
+            self.hardware.bus.name(),
+            self.hardware.nic,
+            self.hardware.firmware_name()
+        )
+    }
+}
+
+/// Proves that the guest boots. The disks are opened read-only; marks of them before and after are in the record.
 ///
 /// # Errors
 /// The proof could not be tried: engine, firmware, disk or space missing, stopped. A guest that does not boot is an outcome.
@@ -45,119 +102,259 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
         });
     }
     let engine = Qemu;
-    let mut stages = Stages(Vec::new());
+    let mut stages = Stages::default();
     let folder = Folder::create(&request.out)?;
     let version = engine.version()?;
 
     let since = Instant::now();
-    let before = evidence::hashes(request, progress, cancel)?;
-    stages.done("hash", since);
+    let check = request.check.name(request);
+    let before = disks::marks(request, check, progress, cancel)?;
+    stages.done("check", since);
 
     let scratch = folder.scratch()?;
     let mut overlays = Vec::new();
     for (index, disk) in request.disks.iter().enumerate() {
-        overlays.push(qemu::overlay(
-            &disk.path,
-            disk.format,
-            scratch.path(),
-            &format!("disk{index}"),
-        )?);
+        let name = format!("disk{index}");
+        overlays.push(qemu::overlay(&disk.path, disk.format, scratch.path(), &name)?);
     }
-
     progress.begin("prove", 100);
-    let (mut inspection, mut notes) = (None, Vec::new());
-    let mut injected = false;
+    let mut ground = Ground {
+        engine,
+        version,
+        request,
+        scratch: scratch.path(),
+        overlays,
+        inspection: None,
+        deep: None,
+        injected: false,
+        notes: Vec::new(),
+    };
     if request.inject_agent {
         let since = Instant::now();
-        match inject(&engine, request, &overlays, scratch.path(), cancel) {
-            Ok((found, result)) => {
-                match result {
-                    Ok(_) => injected = true,
-                    Err(error) => notes.push(format!("the agent could not be put into the guest: {error}")),
-                }
-                inspection = Some(found);
-            }
-            Err(RunnerError::Cancelled) => return Err(RunnerError::Cancelled),
-            Err(error) => notes.push(format!("the appliance could not look at the disks: {error}")),
-        }
+        ground.prepare(cancel)?;
         stages.done("inject", since);
     }
     progress.advance("prove", 20);
 
-    let (spec, smaller) = request.spec(&overlays, scratch.path());
-    notes.extend(smaller);
-    let since = Instant::now();
-    let vm = engine.start(&spec)?;
-    let mut watch = Watch::new(vm, &folder, request.timeout, injected);
-    watch.until_decided(cancel)?;
-    stages.done("boot", since);
-    progress.advance("prove", 40);
-
-    let since = Instant::now();
-    let guest = watch.until_steady(cancel)?;
-    stages.done("steady", since);
-    progress.advance("prove", 20);
-
-    let (mut bench, mut bench_missing) = (None, None);
-    if let Some(suite) = request.bench {
-        let since = Instant::now();
-        match measure(&mut watch, suite, request, &version, cancel) {
-            Ok(record) => bench = Some(record),
-            Err(RunnerError::Cancelled) => return Err(RunnerError::Cancelled),
-            Err(error) => bench_missing = Some(error.to_string()),
+    let linux = ground
+        .inspection
+        .as_ref()
+        .is_some_and(|found| found["roots"].as_array().is_some_and(|roots| !roots.is_empty()));
+    let first = ground.boot(request.hardware(linux), 1, &folder, &mut stages, cancel)?;
+    let mut boots = vec![first];
+    let plan = if request.search && !boots[0].good() {
+        let (plan, notes) = search::next(&boots[0].hardware, boots[0].outcome.cause, request.disks.len());
+        ground.notes.extend(notes);
+        plan
+    } else {
+        Vec::new()
+    };
+    for hardware in plan {
+        let number = boots.len() + 1;
+        let name = format!("{number}-{}-{}", hardware.bus.name(), hardware.firmware_name());
+        tracing::warn!("not proven: {}; trying {}", boots[number - 2].outcome.reason, name);
+        let further = folder.further(&name)?;
+        boots.push(ground.boot(hardware, number, &further, &mut stages, cancel)?);
+        if boots.last().is_some_and(Boot::good) {
+            break;
         }
-        stages.done("bench", since);
     }
-    let since = Instant::now();
-    watch.power_off(cancel)?;
-    stages.done("power-off", since);
     progress.end("prove");
 
-    let mut record = ProofRecord {
-        stamp: Stamp::now(concat!("esxodus ", env!("CARGO_PKG_VERSION"))),
-        verdict: ProofVerdict::Failed,
-        reason: String::new(),
-        advice: Vec::new(),
-        engine: version,
-        accelerator: request.choice.class,
-        engine_reason: request.choice.reason.clone(),
-        firmware: if spec.firmware == crate::engine::FirmwareSpec::Bios {
-            "bios".into()
-        } else {
-            "uefi".into()
-        },
-        devices: format!(
-            "{}, {}",
-            spec.disks.first().map_or("no disk", |disk| disk.bus.name()),
-            spec.nics.first().map_or("no network adapter", |nic| nic.model.as_str())
-        ),
-        milestones: Vec::new(),
-        guest,
-        evidence: Vec::new(),
-        disks_before: before,
-        disks_after: Vec::new(),
-        seconds: 0.0,
-    };
-    watch.conclude(&mut record, &notes)?;
+    let notes = std::mem::take(&mut ground.notes);
+    let mut outcome = conclude(request, &ground.version, boots, notes);
+    outcome.inspection = ground.inspection.take();
+    let record = &mut outcome.record;
     drop(scratch);
     let since = Instant::now();
-    record.disks_after = evidence::hashes(request, progress, cancel)?;
-    stages.done("hash-after", since);
+    check.clone_into(&mut record.disks_check);
+    record.disks_before = before;
+    record.disks_after = disks::marks(request, check, progress, cancel)?;
+    stages.done("check-after", since);
     if record.disks_before != record.disks_after {
         record.verdict = ProofVerdict::Failed;
         record.reason = format!(
-            "a real disk changed during the proof (hashes differ); {}",
+            "a real disk changed during the proof ({check} differs); {}",
             record.reason
         );
     }
     record.seconds = begun.elapsed().as_secs_f64();
-    Ok(ProveOutcome {
-        record,
-        inspection,
+    outcome.stages = stages.0;
+    Ok(outcome)
+}
+
+/// The record of all boots: the one that is proven, else the first one, which is the machine as it is.
+fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: Vec<String>) -> ProveOutcome {
+    let tries: Vec<ProofTry> = boots
+        .iter()
+        .map(|boot| ProofTry {
+            bus: boot.hardware.bus.name().to_owned(),
+            nic: boot.hardware.nic.to_owned(),
+            firmware: boot.hardware.firmware_name().to_owned(),
+            verdict: boot.outcome.verdict,
+            reason: boot.outcome.reason.clone(),
+            seconds: boot.seconds,
+            evidence: boot.folder.clone(),
+        })
+        .collect();
+    let many = tries.len() > 1;
+    let chosen = boots.iter().position(Boot::good).unwrap_or(0);
+    let first = boots[0].outcome.reason.clone();
+    let first_words = boots[0].words();
+    let boot = boots.swap_remove(chosen);
+    let words = boot.words();
+    let Boot {
+        hardware,
+        outcome,
         bench,
         bench_missing,
-        stages: stages.0,
-    })
+        ..
+    } = boot;
+    let mut reason = outcome.reason;
+    let mut advice = outcome.advice;
+    if many && chosen > 0 {
+        reason = format!("it boots with {words}: {reason}. With {first_words} it does not: {first}");
+        advice.insert(
+            0,
+            format!("Give the machine {words}: the first hardware in the search's order on which it was proven"),
+        );
+    } else if many {
+        reason = format!(
+            "{reason}; {} further sets of hardware were tried, none is proven",
+            tries.len() - 1
+        );
+    }
+    advice.extend(notes);
+    let record = ProofRecord {
+        stamp: Stamp::now(concat!("esxodus ", env!("CARGO_PKG_VERSION"))),
+        verdict: outcome.verdict,
+        reason,
+        advice,
+        engine: version.to_owned(),
+        accelerator: request.choice.class,
+        engine_reason: request.choice.reason.clone(),
+        firmware: hardware.firmware_name().to_owned(),
+        devices: format!(
+            "{}, {}",
+            if request.disks.is_empty() {
+                "no disk"
+            } else {
+                hardware.bus.name()
+            },
+            if request.machine.nics.is_empty() {
+                "no network adapter"
+            } else {
+                hardware.nic
+            }
+        ),
+        milestones: outcome.milestones,
+        guest: outcome.guest,
+        evidence: outcome.evidence,
+        tries: if many { tries } else { Vec::new() },
+        disks_check: String::new(),
+        disks_before: Vec::new(),
+        disks_after: Vec::new(),
+        seconds: 0.0,
+    };
+    ProveOutcome {
+        record,
+        inspection: None,
+        bench,
+        bench_missing,
+        stages: Vec::new(),
+    }
+}
+
+impl Ground<'_> {
+    /// Looks at the disks and puts the agent into the overlays. What does not work is a note: the proof goes on from outside.
+    fn prepare(&mut self, cancel: &AtomicBool) -> Result<()> {
+        match inject(&self.engine, self.request, &self.overlays, self.scratch, cancel) {
+            Ok((found, result)) => {
+                match result {
+                    Ok(_) => self.injected = true,
+                    Err(error) => self
+                        .notes
+                        .push(format!("the agent could not be put into the guest: {error}")),
+                }
+                self.deep = serde_json::from_value(found["deep"].clone()).ok();
+                self.inspection = Some(found);
+            }
+            Err(RunnerError::Cancelled) => return Err(RunnerError::Cancelled),
+            Err(error) => self
+                .notes
+                .push(format!("the appliance could not look at the disks: {error}")),
+        }
+        Ok(())
+    }
+
+    /// Boots once on `hardware`, from overlays of this boot's own.
+    fn boot(
+        &mut self,
+        hardware: Hardware,
+        number: usize,
+        folder: &Folder,
+        stages: &mut Stages,
+        cancel: &AtomicBool,
+    ) -> Result<Boot> {
+        let begun = Instant::now();
+        let request = self.request;
+        let mut disks = Vec::new();
+        for (index, overlay) in self.overlays.iter().enumerate() {
+            disks.push(qemu::overlay(
+                overlay,
+                DiskFormat::Qcow2,
+                self.scratch,
+                &format!("try{number}-disk{index}"),
+            )?);
+        }
+        let (spec, smaller) = request.spec(&hardware, &disks, self.scratch);
+        if number == 1 {
+            self.notes.extend(smaller);
+        }
+        let since = Instant::now();
+        let vm = self.engine.start(&spec)?;
+        let wish = Wish {
+            timeout: request.timeout,
+            silence: request.silence,
+            injected: self.injected,
+            foreseen: diagnosis::foresee(self.deep.as_ref(), hardware.bus),
+        };
+        let mut watch = Watch::new(vm, folder, wish);
+        watch.until_decided(cancel)?;
+        stages.done("boot", since);
+
+        let since = Instant::now();
+        watch.until_steady(cancel)?;
+        stages.done("steady", since);
+
+        let (mut bench, mut bench_missing) = (None, None);
+        if let Some(suite) = request.bench {
+            let since = Instant::now();
+            match measure(&mut watch, suite, request, &self.version, cancel) {
+                Ok(record) => bench = Some(record),
+                Err(RunnerError::Cancelled) => return Err(RunnerError::Cancelled),
+                Err(error) => bench_missing = Some(error.to_string()),
+            }
+            stages.done("bench", since);
+        }
+        let since = Instant::now();
+        watch.power_off(cancel)?;
+        stages.done("power-off", since);
+        let graphical = request.machine.os.family != OsFamily::Linux;
+        let outcome = watch.conclude(&hardware, self.deep.as_ref(), graphical)?;
+        for disk in disks {
+            // A search must not keep every try's writes until its end.
+            let _ = std::fs::remove_file(disk);
+        }
+        Ok(Boot {
+            hardware,
+            outcome,
+            bench,
+            bench_missing,
+            seconds: begun.elapsed().as_secs_f64(),
+            folder: folder.name().to_owned(),
+        })
+    }
 }
 
 /// Looks at the disks and puts the agent into the overlay. The inner result is the injection's.
@@ -165,13 +362,10 @@ fn inject(
     engine: &Qemu,
     request: &ProveRequest,
     overlays: &[PathBuf],
-    scratch: &std::path::Path,
+    scratch: &Path,
     cancel: &AtomicBool,
 ) -> Result<(Value, Result<Value>)> {
-    let disks: Vec<_> = overlays
-        .iter()
-        .map(|path| (path.clone(), crate::engine::DiskFormat::Qcow2))
-        .collect();
+    let disks: Vec<_> = overlays.iter().map(|path| (path.clone(), DiskFormat::Qcow2)).collect();
     let mut appliance = Appliance::start(
         engine,
         request.choice.accelerator,

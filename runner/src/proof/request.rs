@@ -1,5 +1,6 @@
 //! What is asked for, what comes back, and the guest that is made from it.
 
+use super::DiskCheck;
 use crate::engine::{Choice, DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
 use convert::machine::{FirmwareKind, Machine, OsFamily};
 use reports::schema::{BenchRecord, ProofRecord, Suite};
@@ -22,12 +23,20 @@ pub struct ProveRequest {
     pub machine: Machine,
     /// Its disks.
     pub disks: Vec<ProveDisk>,
+    /// The files whose marks before and after are in the record: those of the real disks, or of the source where `disks` are temporary.
+    pub real: Vec<PathBuf>,
+    /// How they are compared.
+    pub check: DiskCheck,
     /// Run folder: evidence goes into `proof/` in it, throw-away overlays too while it runs.
     pub out: PathBuf,
     /// Engine and accelerator.
     pub choice: Choice,
     /// From the guest's start to the verdict; the benchmark has its own time.
     pub timeout: Duration,
+    /// So long without a sign of life (console, screen, disk) and the guest counts as hung.
+    pub silence: Duration,
+    /// Where it fails, try other buses and firmware, in the order of [`super::SEARCH_ORDER`].
+    pub search: bool,
     /// Also measure in the guest.
     pub bench: Option<Suite>,
     /// Wall seconds that the measuring plans for; `None`: the suite's own.
@@ -53,7 +62,7 @@ pub struct ProveOutcome {
     pub bench: Option<BenchRecord>,
     /// Why there is no benchmark record although one was asked for.
     pub bench_missing: Option<String>,
-    /// Wall seconds by stage: `hash`, `inject`, `boot`, `steady`, `bench`, `power-off`.
+    /// Wall seconds by stage: `check`, `inject`, `boot`, `steady`, `bench`, `power-off`, `check-after`; of all tries together.
     pub stages: Vec<(String, f64)>,
 }
 
@@ -92,13 +101,84 @@ fn memory_bound() -> u64 {
     (free / 1024 / 2).max(512)
 }
 
+/// A guest that shows nothing for so long is hung: longer than any wait of a distribution's init for a device (90 s).
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// The virtual hardware of a try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hardware {
+    pub(crate) bus: DiskBus,
+    pub(crate) firmware: FirmwareSpec,
+    pub(crate) nic: &'static str,
+}
+
+impl Hardware {
+    /// On `bus`. A guest on an old bus is taken to have no virtio at all, so its NIC is Intel's.
+    pub(crate) fn new(bus: DiskBus, firmware: FirmwareSpec) -> Self {
+        let nic = match bus {
+            DiskBus::VirtioBlk | DiskBus::VirtioScsi => "virtio-net",
+            DiskBus::Sata => "e1000e",
+            // e1000e sits on PCI Express only, which the board with IDE has not.
+            DiskBus::Ide => "e1000",
+        };
+        Self { bus, firmware, nic }
+    }
+
+    /// `bios` or `uefi`.
+    pub(crate) fn firmware_name(&self) -> &'static str {
+        if self.firmware == FirmwareSpec::Bios {
+            "bios"
+        } else {
+            "uefi"
+        }
+    }
+}
+
 impl ProveRequest {
+    /// A proof with the agent, of the machine as it is.
+    #[must_use]
+    pub fn new(machine: Machine, disks: Vec<ProveDisk>, out: &Path, choice: Choice) -> Self {
+        Self {
+            real: disks.iter().map(|disk| disk.path.clone()).collect(),
+            check: DiskCheck::default(),
+            out: out.to_owned(),
+            timeout: Duration::from_secs(300),
+            silence: SILENCE,
+            search: false,
+            bench: None,
+            bench_budget_seconds: None,
+            inject_agent: true,
+            bus: None,
+            firmware: None,
+            kernel: None,
+            machine,
+            disks,
+            choice,
+        }
+    }
+
+    /// The hardware that is tried first. `linux_found`: whatever the description says, a Linux is on the disks.
+    pub(crate) fn hardware(&self, linux_found: bool) -> Hardware {
+        let linux = self.machine.os.family == OsFamily::Linux || linux_found;
+        let bus = self
+            .bus
+            .unwrap_or(if linux { DiskBus::VirtioBlk } else { DiskBus::Sata });
+        let firmware = self.firmware.clone().unwrap_or(match self.machine.firmware.kind {
+            FirmwareKind::Bios => FirmwareSpec::Bios,
+            FirmwareKind::Uefi => FirmwareSpec::Uefi {
+                secure_boot: self.machine.firmware.secure_boot,
+            },
+        });
+        let nic = if linux { "virtio-net" } else { "e1000e" };
+        Hardware { bus, firmware, nic }
+    }
+
     /// The guest as a person wants it at hand: the console on the first serial port, no display, and writes in throw-away
     /// overlays below `scratch` unless `persist`. The second value says in words where it is smaller than the machine.
     #[must_use]
     pub fn hands_on_spec(&self, scratch: &Path, persist: bool) -> (VmSpec, Vec<String>) {
         let paths: Vec<PathBuf> = self.disks.iter().map(|disk| disk.path.clone()).collect();
-        let (mut spec, notes) = self.spec(&paths, scratch);
+        let (mut spec, notes) = self.spec(&self.hardware(false), &paths, scratch);
         for (wanted, disk) in spec.disks.iter_mut().zip(&self.disks) {
             wanted.format = disk.format;
             wanted.snapshot = !persist;
@@ -109,9 +189,8 @@ impl ProveRequest {
     }
 
     /// The guest on `disks` (the overlays), and in words where it is smaller than the machine.
-    pub(crate) fn spec(&self, disks: &[PathBuf], scratch: &Path) -> (VmSpec, Vec<String>) {
+    pub(crate) fn spec(&self, hardware: &Hardware, disks: &[PathBuf], scratch: &Path) -> (VmSpec, Vec<String>) {
         let machine = &self.machine;
-        let linux = machine.os.family == OsFamily::Linux;
         let mut notes = Vec::new();
         let cpus = std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
         let vcpus = machine.cpu.vcpus.clamp(1, cpus.max(1));
@@ -126,15 +205,6 @@ impl ProveRequest {
         if memory_mib < machine.memory.mib {
             notes.push(format!("run with {memory_mib} of {} MiB of memory", machine.memory.mib));
         }
-        let bus = self
-            .bus
-            .unwrap_or(if linux { DiskBus::VirtioBlk } else { DiskBus::Sata });
-        let firmware = self.firmware.clone().unwrap_or(match machine.firmware.kind {
-            FirmwareKind::Bios => FirmwareSpec::Bios,
-            FirmwareKind::Uefi => FirmwareSpec::Uefi {
-                secure_boot: machine.firmware.secure_boot,
-            },
-        });
         if self.kernel.is_some() {
             notes.push("the kernel was entered directly: the guest's boot loader was not tried".to_owned());
         }
@@ -143,12 +213,12 @@ impl ProveRequest {
             name: machine.name.clone(),
             vcpus,
             memory_mib,
-            machine: if bus == DiskBus::Ide {
+            machine: if hardware.bus == DiskBus::Ide {
                 MachineModel::Pc
             } else {
                 MachineModel::Q35
             },
-            firmware,
+            firmware: hardware.firmware.clone(),
             kernel: self.kernel.clone(),
             disks: disks
                 .iter()
@@ -156,7 +226,7 @@ impl ProveRequest {
                 .map(|(index, path)| DiskSpec {
                     path: path.clone(),
                     format: DiskFormat::Qcow2,
-                    bus,
+                    bus: hardware.bus,
                     serial: serial(index),
                     snapshot: false,
                 })
@@ -166,7 +236,7 @@ impl ProveRequest {
                 .iter()
                 .map(|nic| NicSpec {
                     mac: nic.mac.clone(),
-                    model: if linux { "virtio-net".into() } else { "e1000e".into() },
+                    model: hardware.nic.into(),
                     slot: nic.pci_slot,
                 })
                 .collect(),

@@ -25,12 +25,30 @@ pub(crate) enum Certainty {
     Likely,
 }
 
+/// What kind of failure it is: decides what the inspection can add, and what a search tries next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Cause {
+    /// The firmware found nothing to boot.
+    BootLoader,
+    /// The boot loader did not find its own files, the kernel or the initramfs.
+    Grub,
+    /// The root file system was not found.
+    Root,
+    /// The system started and a device or mount that it needs is missing.
+    Mount,
+    /// Kernel panic, other than for the root.
+    Panic,
+    /// Windows has no driver for its boot disk.
+    WindowsDisk,
+}
+
 /// A failure that was recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) certainty: Certainty,
+    pub(crate) cause: Cause,
     pub(crate) reason: String,
-    pub(crate) advice: &'static str,
+    pub(crate) advice: String,
 }
 
 fn table<T>(rows: Vec<(&str, T)>) -> Vec<(Regex, T)> {
@@ -65,15 +83,19 @@ static MILESTONES: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     ])
 });
 
-type Row = (Certainty, &'static str, &'static str);
+type Row = (Certainty, Cause, &'static str, &'static str);
+
+const NO_UEFI_LOADER: &str = "The boot entries of the old NVRAM are gone: the disk needs \\EFI\\BOOT\\BOOTX64.EFI, or the guest boots by BIOS (`prove --search`)";
 
 static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
+    use Cause::{BootLoader, Grub, Mount, Panic, Root, WindowsDisk};
     use Certainty::{Final, Likely};
     table(vec![
         (
             r"Kernel panic - not syncing: (VFS: Unable to mount root fs.*)",
             (
                 Final,
+                Root,
                 "kernel panic: $1",
                 "The kernel has no driver for the disk's bus or no initramfs: run `esxodus fixup` (virtio in the initramfs), or try another bus (`prove --search`)",
             ),
@@ -82,6 +104,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"Kernel panic - not syncing: (.*)",
             (
                 Final,
+                Panic,
                 "kernel panic: $1",
                 "Read the lines before the panic in the console log; try another CPU count, firmware or disk bus (`prove --search`)",
             ),
@@ -90,6 +113,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"ALERT!\s+(\S+) does not exist",
             (
                 Final,
+                Root,
                 "no root device: $1 does not exist in the initramfs",
                 "The initramfs lacks the driver of the disk's bus, or the root is named by a device path that changed: run `esxodus fixup`, or try another bus (`prove --search`)",
             ),
@@ -98,6 +122,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"^\(initramfs\)",
             (
                 Final,
+                Root,
                 "dropped to the initramfs shell: the root file system was not mounted",
                 "Run `esxodus fixup` (virtio in the initramfs), or try another bus (`prove --search`)",
             ),
@@ -106,6 +131,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"dracut-initqueue.*(timeout|starting timeout scripts)",
             (
                 Likely,
+                Root,
                 "no root device: dracut is waiting for it",
                 "The initramfs lacks virtio drivers (host-only dracut): run `esxodus fixup`, or try SATA (`prove --search`)",
             ),
@@ -114,6 +140,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"(dracut:/#|Entering emergency mode\. Exit the shell)",
             (
                 Final,
+                Root,
                 "dropped to the dracut emergency shell",
                 "The initramfs did not find the root: run `esxodus fixup`, or try another bus (`prove --search`)",
             ),
@@ -122,6 +149,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"(You are in emergency mode|Give root password for maintenance|Press Enter for maintenance|Cannot open access to console, the root account is locked)",
             (
                 Final,
+                Mount,
                 "dropped to emergency mode: $1",
                 "A mount of fstab or a unit that the system needs failed: look for `Dependency failed` in the console log, and for /dev/sdX names in fstab (`esxodus fixup`)",
             ),
@@ -130,6 +158,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"Timed out waiting for device (\S+)",
             (
                 Likely,
+                Mount,
                 "a device that fstab names never appeared: $1",
                 "Name it by UUID in fstab (`esxodus fixup`), or check that every disk was converted",
             ),
@@ -138,22 +167,24 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"(No bootable device|Boot failed: not a bootable disk|Operating System not found|NO BOOTABLE|Missing operating system)",
             (
                 Final,
+                BootLoader,
                 "boot loader not found: $1",
                 "Check that the boot disk comes first, and try the other firmware (`prove --search`)",
             ),
         ),
         (
-            r"BdsDxe: (No bootable option or device was found|failed to (?:load|start) Boot.*)",
-            (
-                Likely,
-                "boot loader not found by UEFI: $1",
-                "The boot entries of the old NVRAM are gone: the disk needs \\EFI\\BOOT\\BOOTX64.EFI, or the guest boots by BIOS (`prove --search`)",
-            ),
+            r"BdsDxe: (failed to (?:load|start) Boot.*)",
+            (Likely, BootLoader, "boot loader not found by UEFI: $1", NO_UEFI_LOADER),
+        ),
+        (
+            r"(BdsDxe: No bootable option or device was found|UEFI Interactive Shell|^Shell>)",
+            (Final, BootLoader, "boot loader not found by UEFI: $1", NO_UEFI_LOADER),
         ),
         (
             r"(grub rescue>)",
             (
                 Final,
+                Grub,
                 "GRUB's rescue prompt: it did not find its own files",
                 "The boot partition moved or is missing: check that every disk was converted and their order is kept",
             ),
@@ -162,6 +193,7 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"error: (no such (?:device|partition)[^.]*|disk `[^`']*' not found|unknown filesystem|file `[^`']*' not found)",
             (
                 Likely,
+                Grub,
                 "GRUB: $1",
                 "GRUB names a disk that is not there: check the disks' order, run `esxodus fixup`",
             ),
@@ -170,12 +202,29 @@ static FAILURES: LazyLock<Vec<(Regex, Row)>> = LazyLock::new(|| {
             r"STOP: 0x0000007B|INACCESSIBLE_BOOT_DEVICE",
             (
                 Final,
+                WindowsDisk,
                 "Windows stopped with 0x7B: it has no driver for the boot disk's bus",
                 "Boot it from SATA first and install the virtio drivers",
             ),
         ),
     ])
 });
+
+/// The initramfs waits for the root to appear (initramfs-tools, dracut, systemd).
+static WAITING: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"Waiting for root file system|dracut-initqueue|Waiting for root device|A start job is running for (/dev/|dev-)")
+        .expect("our own pattern")
+});
+
+/// Does the system wait for a disk?
+pub(crate) fn waits_for_root(line: &str) -> bool {
+    WAITING.is_match(line)
+}
+
+/// The kernel's version, where `line` is the one that tells it.
+pub(crate) fn kernel_version(line: &str) -> Option<&str> {
+    line.split_once("Linux version ")?.1.split_whitespace().next()
+}
 
 /// The milestone that `line` shows.
 pub(crate) fn milestone(line: &str) -> Option<&'static str> {
@@ -187,21 +236,24 @@ pub(crate) fn milestone(line: &str) -> Option<&'static str> {
 
 /// The failure that `line` shows.
 pub(crate) fn failure(line: &str) -> Option<Failure> {
-    FAILURES.iter().find_map(|(pattern, (certainty, reason, advice))| {
-        let found = pattern.captures(line)?;
-        let mut words = String::new();
-        found.expand(reason, &mut words);
-        Some(Failure {
-            certainty: *certainty,
-            reason: words.trim().to_owned(),
-            advice,
+    FAILURES
+        .iter()
+        .find_map(|(pattern, (certainty, cause, reason, advice))| {
+            let found = pattern.captures(line)?;
+            let mut words = String::new();
+            found.expand(reason, &mut words);
+            Some(Failure {
+                certainty: *certainty,
+                cause: *cause,
+                reason: words.trim().to_owned(),
+                advice: (*advice).to_owned(),
+            })
         })
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Certainty, failure, milestone};
+    use super::{Cause, Certainty, failure, kernel_version, milestone, waits_for_root};
 
     #[test]
     fn lines_of_real_boots_are_recognised() {
@@ -242,10 +294,17 @@ mod tests {
             panic.reason,
             "kernel panic: VFS: Unable to mount root fs on unknown-block(0,0)"
         );
-        assert_eq!(panic.certainty, Certainty::Final);
+        assert_eq!((panic.certainty, panic.cause), (Certainty::Final, Cause::Root));
         let root = failure("ALERT!  UUID=1234-5678 does not exist.  Dropping to a shell!").expect("no root");
         assert!(root.reason.contains("UUID=1234-5678"), "{}", root.reason);
         assert!(failure("You are in emergency mode. After logging in, type").is_some());
         assert!(failure("[    1.0] random: crng init done").is_none());
+        let windows = failure("*** STOP: 0x0000007B (0xF78D2524,0xC0000034,0x00000000,0x00000000)").expect("a stop");
+        assert_eq!(windows.cause, Cause::WindowsDisk);
+        assert!(waits_for_root("Begin: Waiting for root file system ... "));
+        assert_eq!(
+            kernel_version("[    0.000000] Linux version 6.1.0-56-amd64 (debian-kernel@lists.debian.org)"),
+            Some("6.1.0-56-amd64")
+        );
     }
 }

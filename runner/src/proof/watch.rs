@@ -1,13 +1,16 @@
 //! Watches a booting guest: console, firmware, events and agent, until there is a verdict.
 
 use super::evidence::Folder;
-use super::signs::{self, Certainty, Failure, ORDER};
+use super::life::Life;
+use super::screen;
+use super::signs::{self, Cause, Certainty, Failure, ORDER};
 use crate::agent_client::{AgentClient, Listener};
 use crate::engine::{Vm, VmEvent, VmEventKind};
 use crate::{Result, RunnerError};
 use agent::protocol::Request;
-use reports::schema::{Evidence, Milestone, ProofRecord, ProofVerdict};
-use serde_json::{Value, json};
+use reports::schema::Milestone;
+use serde_json::Value;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,28 +23,55 @@ const STEADY_GRACE: Duration = Duration::from_secs(60);
 const MENU_PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure is certain, its last lines are still taken.
 const LAST_WORDS: Duration = Duration::from_millis(700);
+/// The text screen is read so often.
+const SCREEN_TICK: Duration = Duration::from_millis(700);
+/// A failure that the inspection foresaw counts as come true when the system has waited for its root so long.
+const FORESEEN_GRACE: Duration = Duration::from_secs(8);
+
+/// How to watch.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    /// From the start to the verdict.
+    pub(super) timeout: Duration,
+    /// So long without a sign of life and the guest is hung.
+    pub(super) silence: Duration,
+    /// The agent is in the guest.
+    pub(super) injected: bool,
+    /// What the inspection says must fail, and then needs no long wait.
+    pub(super) foreseen: Option<Failure>,
+}
 
 /// What is known so far.
 pub(crate) struct Watch<'a> {
-    vm: Box<dyn Vm>,
+    pub(super) vm: Box<dyn Vm>,
     listener: Listener,
-    agent: Option<AgentClient>,
-    folder: &'a Folder,
+    pub(super) agent: Option<AgentClient>,
+    pub(super) folder: &'a Folder,
     started: Instant,
-    timeout: Duration,
-    injected: bool,
+    pub(super) wish: Wish,
     seen_lines: usize,
     firmware_seen: usize,
-    milestones: Vec<Milestone>,
-    likely: Option<Failure>,
-    failure: Option<Failure>,
-    events: Vec<VmEvent>,
-    guest: Option<Value>,
-    ended: Option<String>,
+    pub(super) milestones: Vec<Milestone>,
+    pub(super) likely: Option<Failure>,
+    pub(super) failure: Option<Failure>,
+    waits_since: Option<Instant>,
+    /// Version of the kernel that was seen booting.
+    pub(super) kernel: Option<String>,
+    pub(super) events: Vec<VmEvent>,
+    pub(super) guest: Option<Value>,
+    /// The guest's clock minus this host's, in seconds, when the agent told it.
+    pub(super) clock_offset: Option<f64>,
+    pub(super) ended: Option<String>,
+    /// Silent for so many seconds, where that ended the watch.
+    pub(super) silent: Option<u64>,
+    /// The text screen as last seen; empty where it is in graphics mode or there is none.
+    pub(super) screen: Vec<String>,
+    screen_read: Option<Instant>,
+    screen_known: HashSet<String>,
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(mut vm: Box<dyn Vm>, folder: &'a Folder, timeout: Duration, injected: bool) -> Self {
+    pub(super) fn new(mut vm: Box<dyn Vm>, folder: &'a Folder, wish: Wish) -> Self {
         let listener = Listener::new(vm.agent_lines());
         Self {
             vm,
@@ -49,16 +79,22 @@ impl<'a> Watch<'a> {
             agent: None,
             folder,
             started: Instant::now(),
-            timeout,
-            injected,
+            wish,
             seen_lines: 0,
             firmware_seen: 0,
             milestones: Vec::new(),
             likely: None,
             failure: None,
+            waits_since: None,
+            kernel: None,
             events: Vec::new(),
             guest: None,
+            clock_offset: None,
             ended: None,
+            silent: None,
+            screen: Vec::new(),
+            screen_read: None,
+            screen_known: HashSet::new(),
         }
     }
 
@@ -67,7 +103,7 @@ impl<'a> Watch<'a> {
         self.agent.as_mut()
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.milestones.iter().any(|milestone| milestone.name == name)
     }
 
@@ -84,7 +120,7 @@ impl<'a> Watch<'a> {
         }
         let file = format!("{name}.png");
         let screenshot = match self.vm.screenshot(&self.folder.file(&file)) {
-            Ok(true) => Some(Folder::relative(&file)),
+            Ok(true) => Some(self.folder.relative(&file)),
             _ => None,
         };
         let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
@@ -102,6 +138,12 @@ impl<'a> Watch<'a> {
     fn line(&mut self, text: &str, at: Duration) {
         if let Some(name) = signs::milestone(text) {
             self.reach(name, at, text);
+        }
+        if let Some(version) = signs::kernel_version(text) {
+            self.kernel.get_or_insert_with(|| version.to_owned());
+        }
+        if self.has("kernel") && signs::waits_for_root(text) {
+            self.waits_since.get_or_insert_with(Instant::now);
         }
         if let Some(found) = signs::failure(text) {
             match found.certainty {
@@ -135,6 +177,9 @@ impl<'a> Watch<'a> {
         if !partial.text.is_empty() {
             self.line(&partial.text, partial.at);
         }
+        if self.screen_read.is_none_or(|then| then.elapsed() >= SCREEN_TICK) {
+            self.look_at_screen();
+        }
         for event in self.vm.events() {
             if event.kind == VmEventKind::Panicked && self.failure.is_none() {
                 // Give the console a moment to bring the kernel's own words.
@@ -145,8 +190,10 @@ impl<'a> Watch<'a> {
                 }
                 self.failure.get_or_insert(Failure {
                     certainty: Certainty::Final,
+                    cause: Cause::Panic,
                     reason: "the guest reported a kernel panic".into(),
-                    advice: "The screenshot may show its words; add console=ttyS0 to the guest's command line to have them in the log",
+                    advice: "The screenshot may show its words; add console=ttyS0 to the guest's command line to have them in the log"
+                        .into(),
                 });
             }
             self.events.push(event);
@@ -170,9 +217,28 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Until the guest has proven itself, failed, ended, or the deadline has passed.
+    /// Reads the text screen; lines that were not on it before count as the console's do.
+    fn look_at_screen(&mut self) {
+        self.screen_read = Some(Instant::now());
+        // An engine that just ended is seen by the caller.
+        let memory = self.vm.text_memory().unwrap_or_default();
+        let Some(lines) = screen::lines(&memory) else {
+            self.screen.clear();
+            return;
+        };
+        let at = self.started.elapsed();
+        for line in &lines {
+            if self.screen_known.insert(line.clone()) {
+                self.line(line, at);
+            }
+        }
+        self.screen = lines;
+    }
+
+    /// Until the guest has proven itself, failed, ended, fallen silent, or the deadline has passed.
     pub(crate) fn until_decided(&mut self, cancel: &AtomicBool) -> Result<()> {
         let mut login = None;
+        let mut life = Life::default();
         let (mut bytes, mut quiet_since, mut pressed) = (0, Instant::now(), false);
         loop {
             self.look()?;
@@ -196,16 +262,28 @@ impl<'a> Watch<'a> {
             if cancel.load(Ordering::Relaxed) {
                 return Err(RunnerError::Cancelled);
             }
-            if self.agent.is_some() || self.ended.is_some() || self.started.elapsed() >= self.timeout {
+            if self.agent.is_some() || self.ended.is_some() || self.started.elapsed() >= self.wish.timeout {
                 return Ok(());
+            }
+            if let (Some(since), Some(foreseen)) = (self.waits_since, &self.wish.foreseen)
+                && since.elapsed() >= FORESEEN_GRACE
+                && !self.has("root-found")
+            {
+                self.failure.get_or_insert_with(|| foreseen.clone());
             }
             if self.failure.is_some() {
                 std::thread::sleep(LAST_WORDS);
+                self.look_at_screen();
                 return self.look();
+            }
+            let quiet = life.quiet_for(self.vm.as_mut(), &self.screen, self.folder);
+            if quiet >= self.wish.silence {
+                self.silent = Some(quiet.as_secs());
+                return Ok(());
             }
             if self.has("login") {
                 let since = *login.get_or_insert_with(Instant::now);
-                if !self.injected || since.elapsed() >= AGENT_GRACE {
+                if !self.wish.injected || since.elapsed() >= AGENT_GRACE {
                     return Ok(());
                 }
             }
@@ -214,12 +292,13 @@ impl<'a> Watch<'a> {
     }
 
     /// Asks the agent for the guest's state until its last unit is up, or patience ends.
-    pub(crate) fn until_steady(&mut self, cancel: &AtomicBool) -> Result<Option<Value>> {
+    pub(crate) fn until_steady(&mut self, cancel: &AtomicBool) -> Result<()> {
         let until = Instant::now() + STEADY_GRACE;
         while let Some(agent) = self.agent.as_mut() {
             match agent.facts(Request::State, Duration::from_secs(60), cancel) {
                 Ok(value) => {
                     let state = value["system_state"].as_str().unwrap_or("").to_owned();
+                    self.clock_offset = value["unix_seconds"].as_f64().map(|guest| guest - unix_seconds());
                     self.guest = Some(value);
                     if state == "running" || state == "degraded" {
                         let at = self.started.elapsed();
@@ -243,7 +322,7 @@ impl<'a> Watch<'a> {
             self.look()?;
             std::thread::sleep(Duration::from_millis(500));
         }
-        Ok(self.guest.clone())
+        Ok(())
     }
 
     /// Asks the guest to power off and takes whatever it still says.
@@ -271,139 +350,9 @@ impl<'a> Watch<'a> {
         }
         Ok(())
     }
+}
 
-    /// Writes the evidence and decides.
-    pub(crate) fn conclude(mut self, record: &mut ProofRecord, notes: &[String]) -> Result<()> {
-        let failed = self.failure.is_some() || (self.agent.is_none() && !self.has("login"));
-        if failed && matches!(self.vm.screenshot(&self.folder.file("last.png")), Ok(true)) {
-            record.evidence.push(Evidence {
-                kind: "screenshot".into(),
-                file: Folder::relative("last.png"),
-            });
-        }
-        self.events.extend(self.vm.events());
-        self.vm.kill();
-        let console = std::fs::read(self.vm.console().log()).unwrap_or_default();
-        record.evidence.push(Evidence {
-            kind: "console".into(),
-            file: self.folder.write("console.log", &console)?,
-        });
-        let timed: String = self
-            .vm
-            .console()
-            .lines(0)
-            .iter()
-            .map(|line| format!("{:10.3} {}\n", line.at.as_secs_f64(), line.text))
-            .collect();
-        record.evidence.push(Evidence {
-            kind: "console-times".into(),
-            file: self.folder.write("console-times.log", timed.as_bytes())?,
-        });
-        let firmware = self.vm.firmware_log();
-        if !firmware.is_empty() {
-            record.evidence.push(Evidence {
-                kind: "firmware".into(),
-                file: self.folder.write("firmware.log", firmware.as_bytes())?,
-            });
-        }
-        let events: Vec<Value> = self
-            .events
-            .iter()
-            .map(|event| json!({"at_ms": u64::try_from(event.at.as_millis()).unwrap_or(u64::MAX), "event": event.detail}))
-            .collect();
-        record.evidence.push(Evidence {
-            kind: "events".into(),
-            file: self.folder.write("events.json", json!(events).to_string().as_bytes())?,
-        });
-        if let Some(guest) = &self.guest {
-            let text = serde_json::to_vec_pretty(guest).unwrap_or_default();
-            record.evidence.push(Evidence {
-                kind: "guest-state".into(),
-                file: self.folder.write("guest.json", &text)?,
-            });
-        }
-        for milestone in &self.milestones {
-            if let Some(file) = &milestone.screenshot {
-                record.evidence.push(Evidence {
-                    kind: "screenshot".into(),
-                    file: file.clone(),
-                });
-            }
-        }
-        self.milestones.sort_by_key(|milestone| milestone.at_ms);
-        self.decide(record, notes);
-        record.milestones = self.milestones;
-        Ok(())
-    }
-
-    fn decide(&self, record: &mut ProofRecord, notes: &[String]) {
-        let seconds = |name: &str| {
-            let found = self.milestones.iter().find(|milestone| milestone.name == name);
-            found.map_or(0, |milestone| milestone.at_ms / 1000)
-        };
-        let furthest = ORDER.iter().rev().find(|name| self.has(name));
-        if self.agent.is_some() {
-            record.verdict = ProofVerdict::Proven;
-            let state = self
-                .guest
-                .as_ref()
-                .and_then(|guest| guest["system_state"].as_str())
-                .unwrap_or("unknown");
-            record.reason = format!(
-                "the agent answered from inside after {} s; system state: {state}",
-                seconds("agent")
-            );
-            if let Some(failed) = self
-                .guest
-                .as_ref()
-                .and_then(|guest| guest["failed_units"].as_array())
-                .filter(|failed| !failed.is_empty())
-            {
-                let names: Vec<&str> = failed.iter().filter_map(Value::as_str).collect();
-                record.advice.push(format!("failed units: {}", names.join(", ")));
-            }
-        } else if let Some(failure) = &self.failure {
-            record.verdict = ProofVerdict::Failed;
-            record.reason = failure.reason.clone();
-            record.advice.push(failure.advice.to_owned());
-        } else if self.has("login") {
-            record.verdict = ProofVerdict::Proven;
-            record.reason = format!("it reached a login prompt after {} s", seconds("login"));
-        } else if let Some(failure) = &self.likely {
-            record.verdict = ProofVerdict::Failed;
-            record.reason = failure.reason.clone();
-            record.advice.push(failure.advice.to_owned());
-        } else if let Some(detail) = &self.ended {
-            record.verdict = ProofVerdict::Failed;
-            record.reason = format!(
-                "the guest or its engine ended before it was up ({detail}); furthest milestone: {}",
-                furthest.unwrap_or(&"none")
-            );
-            record
-                .advice
-                .push("Look at proof/console.log and proof/events.json: a reset in a loop ends the run".into());
-        } else {
-            let limit = self.timeout.as_secs();
-            if ["init", "root-found"].iter().any(|name| self.has(name)) {
-                record.verdict = ProofVerdict::BootedUnconfirmed;
-                record.reason = format!(
-                    "it reached {} and neither a login prompt nor the agent was seen in {limit} s",
-                    furthest.unwrap_or(&"none")
-                );
-                record
-                    .advice
-                    .push("Look at the last screenshot, and try a longer --timeout".into());
-            } else {
-                record.verdict = ProofVerdict::Failed;
-                let after = furthest.map_or("nothing was seen".to_owned(), |name| {
-                    format!("the last milestone was {name}")
-                });
-                record.reason = format!("deadline: it hangs, {after} within {limit} s");
-                record.advice.push(
-                    "Look at the last screenshot: a guest without a serial console shows its words there only".into(),
-                );
-            }
-        }
-        record.advice.extend(notes.iter().cloned());
-    }
+fn unix_seconds() -> f64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0.0, |now| now.as_secs_f64())
 }

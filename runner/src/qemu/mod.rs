@@ -2,24 +2,24 @@
 
 mod cmdline;
 mod firmware;
-mod process;
 mod qmp;
 
-use crate::engine::{Console, DiskFormat, Ended, Engine, Vm, VmEvent, VmEventKind, VmSpec, VmStats};
+use crate::engine::{Console, DiskFormat, Ended, Engine, Process, Vm, VmEvent, VmEventKind, VmSpec, VmStats};
 use crate::{Result, RunnerError};
-use process::Process;
 use qmp::Qmp;
 use serde_json::json;
 use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// Oldest QEMU whose options we use.
 const OLDEST: u32 = 7;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Where VGA shows its text memory to the guest (IBM VGA, colour text modes; Linux `vgacon.c` scrolls through all of it).
+const TEXT_MEMORY: std::ops::Range<u64> = 0xb_8000..0xc_0000;
 
 /// QEMU.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +60,14 @@ fn parse_version(text: &str) -> Option<(u32, String)> {
 pub fn overlay(base: &Path, format: DiskFormat, folder: &Path, name: &str) -> Result<PathBuf> {
     let base = std::fs::canonicalize(base).map_err(|error| RunnerError::io("opening", base, error))?;
     let path = folder.join(format!("{name}.qcow2"));
+    let backing: std::ffi::OsString = match format {
+        // A VMDK's own word about a parent is not followed: what is handed over stands alone.
+        DiskFormat::Vmdk => {
+            let file = json!({"driver": "file", "filename": base.to_string_lossy()});
+            format!("json:{}", json!({"driver": "vmdk", "file": file, "backing": null})).into()
+        }
+        DiskFormat::Qcow2 | DiskFormat::Raw => base.clone().into_os_string(),
+    };
     let parts: [&OsStr; 9] = [
         "create".as_ref(),
         "-q".as_ref(),
@@ -68,7 +76,7 @@ pub fn overlay(base: &Path, format: DiskFormat, folder: &Path, name: &str) -> Re
         "-F".as_ref(),
         format.name().as_ref(),
         "-b".as_ref(),
-        base.as_os_str(),
+        backing.as_os_str(),
         path.as_os_str(),
     ];
     run("qemu-img", &parts)?;
@@ -115,7 +123,7 @@ impl Engine for Qemu {
         }
         let args = cmdline::arguments(spec, flash.as_ref(), folder.path(), &disks);
         tracing::debug!(?args, "starting qemu");
-        let process = Process::start(PROGRAM, args, &folder.path().join("qemu.log"))?;
+        let process = Process::start(PROGRAM, args, Stdio::null(), &folder.path().join("qemu.log"))?;
         let connect = |name: &str| -> Result<UnixStream> {
             let path = folder.path().join(format!("{name}.sock"));
             let until = Instant::now() + PATIENCE;
@@ -212,6 +220,27 @@ impl Vm for QemuVm {
         Ok(true)
     }
 
+    fn text_memory(&mut self) -> Result<Vec<u8>> {
+        if !self.display {
+            return Ok(Vec::new());
+        }
+        let copy = self.folder.path().join("text-screen");
+        let wanted = json!({"val": TEXT_MEMORY.start, "size": TEXT_MEMORY.end - TEXT_MEMORY.start, "filename": copy});
+        self.qmp.execute("pmemsave", &wanted, PATIENCE)?;
+        std::fs::read(&copy).map_err(|error| RunnerError::io("reading", &copy, error))
+    }
+
+    fn disk_operations(&mut self) -> Option<u64> {
+        let devices = self.qmp.execute("query-blockstats", &json!({}), PATIENCE).ok()?;
+        let count = |device: &serde_json::Value| {
+            ["rd_operations", "wr_operations"]
+                .iter()
+                .filter_map(|name| device["stats"][name].as_u64())
+                .fold(0, u64::saturating_add)
+        };
+        Some(devices.as_array()?.iter().map(count).fold(0, u64::saturating_add))
+    }
+
     fn firmware_log(&self) -> String {
         let bytes = std::fs::read(self.folder.path().join("firmware.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -241,23 +270,7 @@ impl Vm for QemuVm {
     }
 
     fn stats(&self) -> VmStats {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid)).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split_whitespace().collect();
-        let number = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        let ticks = rustix::param::clock_ticks_per_second().max(1);
-        // proc(5): fields 14 and 15 are utime and stime, 24 is rss in pages; two lie before the bracket.
-        let pages = number(21);
-        #[expect(clippy::cast_precision_loss, reason = "ticks stay far below 2^52")]
-        let cpu_seconds = (number(11) + number(12)) as f64 / ticks as f64;
-        VmStats {
-            cpu_seconds,
-            resident_bytes: pages.saturating_mul(rustix::param::page_size() as u64),
-        }
+        self.process.stats()
     }
 }
 

@@ -3,6 +3,6 @@ B=/bin/busybox
 l2() {
     action=$1; shift
     # Quiet: each character on the console costs two exits of a quarter of a millisecond.
-    /bin/vmm --kernel /vmlinuz --initrd /l2.gz --deadline "${L2_SECONDS:-40}" --marker L2-UP \
+    /bin/vmm --kernel "${L2_KERNEL:-/vmlinuz}" --initrd /l2.gz --deadline "${L2_SECONDS:-40}" --marker L2-UP \
         --cmdline "console=ttyS0 quiet ${L2_CMDLINE:-panic=-1} action=$action" "$@"
 }

@@ -52,6 +52,8 @@ pub(crate) struct Lab {
     modules: PathBuf,
     vmm: PathBuf,
     pub(crate) extra: Vec<(PathBuf, PathBuf)>,
+    /// A qcow2 image that level 1 has as `/dev/vdb`; it stays as it is.
+    pub(crate) disk: Option<PathBuf>,
 }
 
 /// KVM modules, and those that let level 1 write its results to a disk.
@@ -66,10 +68,13 @@ const LEVEL1_MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
 ];
-const LEVEL2_MODULES: [&str; 10] = [
+const LEVEL2_MODULES: [&str; 13] = [
     "virtio_ring",
     "virtio",
     "virtio_mmio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
     "virtio_blk",
     "failover",
     "net_failover",
@@ -82,7 +87,16 @@ const LEVEL2_MODULES: [&str; 10] = [
 impl Lab {
     /// Collects the parts; `Err` says why the lab cannot run here.
     pub(crate) fn new() -> Result<Self, String> {
-        for program in ["qemu-system-x86_64", "qemu-img", "cpio", "gzip", "mkfs.ext4"] {
+        for program in [
+            "qemu-system-x86_64",
+            "qemu-img",
+            "cpio",
+            "gzip",
+            "mkfs.ext4",
+            "lz4",
+            "xz",
+            "zstd",
+        ] {
             find_program(program).ok_or(format!("{program} is not installed"))?;
         }
         if !Path::new("/bin/busybox").exists() {
@@ -104,6 +118,7 @@ impl Lab {
             modules,
             vmm,
             extra: Vec::new(),
+            disk: None,
         })
     }
 
@@ -114,6 +129,17 @@ impl Lab {
     /// Puts a host file into level 1's root.
     pub(crate) fn add(&mut self, host: impl Into<PathBuf>, target: &str) {
         self.extra.push((host.into(), target.into()));
+    }
+
+    /// Puts a program with its libraries into level 1's root, at the same paths.
+    pub(crate) fn add_program(&mut self, program: &Path) {
+        let libraries = Command::new("ldd").arg(program).output().expect("ldd");
+        let text = String::from_utf8_lossy(&libraries.stdout).into_owned();
+        let files = text.split_whitespace().filter(|word| word.starts_with('/'));
+        for file in files.map(Path::new).chain([program]) {
+            let target = file.strip_prefix("/").expect("an absolute path");
+            self.extra.push((file.to_owned(), target.to_owned()));
+        }
     }
 
     /// An ext4 file system with busybox and `/sbin/init`, as a qcow2 base image.
@@ -189,6 +215,11 @@ impl Lab {
         self.copy_modules(&LEVEL2_MODULES, &root);
         script(&root.join("init"), include_str!("level2.sh"));
         pack(&root, &self.path("l2.gz"));
+        // Behind the other archive, it puts the program for disk measurements beside it.
+        let tool = self.path("l2-tool");
+        fs::create_dir_all(tool.join("bin")).expect("mkdir");
+        fs::copy(&self.vmm, tool.join("bin/vmm")).expect("copy");
+        pack(&tool, &self.path("l2-tool.gz"));
     }
 
     fn level1(&self, cases: &[Case]) {
@@ -200,7 +231,10 @@ impl Lab {
         }
         fs::copy(&self.vmm, root.join("bin/vmm")).expect("copy");
         fs::copy(&self.kernel, root.join("vmlinuz")).expect("copy");
-        fs::copy(self.path("l2.gz"), root.join("l2.gz")).expect("copy");
+        fs::write(root.join("vmlinux"), uncompressed(&self.kernel)).expect("write");
+        for archive in ["l2.gz", "l2-tool.gz"] {
+            fs::copy(self.path(archive), root.join(archive)).expect("copy");
+        }
         for (host, target) in &self.extra {
             let target = root.join(target);
             fs::create_dir_all(target.parent().expect("below the root")).expect("mkdir");
@@ -223,7 +257,8 @@ impl Lab {
         let log = self.path("log");
         let file = File::create(&log).expect("create");
         let drive = format!("file={},if=none,id=out,format=raw", out.display());
-        let mut child = Command::new("qemu-system-x86_64")
+        let mut command = Command::new("qemu-system-x86_64");
+        command
             .args(["-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt", "-m", "2560"])
             .args(["-smp", &cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
@@ -236,9 +271,12 @@ impl Lab {
             .args(["-append", "console=ttyS0 quiet panic=-1"])
             .stdin(Stdio::null())
             .stdout(file)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("qemu starts");
+            .stderr(Stdio::null());
+        if let Some(disk) = &self.disk {
+            let drive = format!("file={},if=none,id=guest,format=qcow2,snapshot=on", disk.display());
+            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=guest"]);
+        }
+        let mut child = command.spawn().expect("qemu starts");
         let end = Instant::now() + limit;
         loop {
             if child.try_wait().expect("wait").is_some() {
@@ -276,6 +314,41 @@ fn split(cases: &[Case], log: &str) -> BTreeMap<&'static str, CaseResult> {
     results
 }
 
+/// The ELF file inside a bzImage (Linux boot protocol: `setup_sects`, `payload_offset`, `payload_length`), by the tool of
+/// its compression.
+fn uncompressed(kernel: &Path) -> Vec<u8> {
+    let image = fs::read(kernel).expect("readable");
+    let word = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().expect("four bytes"));
+    let place = |at: usize| usize::try_from(word(at)).expect("64-bit host");
+    let start = (usize::from(image[0x1f1]) + 1) * 512 + place(0x248);
+    // The last word is the uncompressed size.
+    let payload = &image[start..start + place(0x24c) - 4];
+    let tool = match payload {
+        [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
+        [0xfd, b'7', b'z', ..] => "xz",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        _ => "gzip",
+    };
+    let mut child = Command::new(tool)
+        .args(["-d", "-c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("checked at the start");
+    let mut input = child.stdin.take().expect("piped");
+    let payload = payload.to_vec();
+    let writer = std::thread::spawn(move || input.write_all(&payload));
+    let output = child.wait_with_output().expect("ends");
+    let _ = writer.join();
+    assert!(
+        output.stdout.starts_with(b"\x7fELF"),
+        "{tool} found no kernel in {}",
+        kernel.display()
+    );
+    output.stdout
+}
+
 /// The static build of the VMM program.
 fn build_vmm() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("ESXODUS_LAB_VMM") {
@@ -297,7 +370,7 @@ fn build_vmm() -> Result<PathBuf, String> {
     Ok(target.join("x86_64-unknown-linux-gnu/release/examples/vmm"))
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])

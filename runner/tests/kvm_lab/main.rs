@@ -4,9 +4,10 @@
     reason = "an integration test program is one test module"
 )]
 
+mod bench;
 mod lab;
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use lab::{Case, Lab};
 
@@ -40,7 +41,8 @@ fn cases() -> Vec<Case> {
         case(
             "root",
             70,
-            "L2_SECONDS=60 l2 root --disk qcow2:/disk/overlay.qcow2,backing=/disk/base.qcow2; code=$?
+            "$B cp /disk/overlay.qcow2 /disk/second.qcow2
+             L2_SECONDS=60 l2 root --disk qcow2:/disk/overlay.qcow2,backing=/disk/base.qcow2; code=$?
              $B cp /disk/overlay.qcow2 /out/; exit $code",
         ),
         case(
@@ -51,6 +53,40 @@ fn cases() -> Vec<Case> {
              L2_SECONDS=60 l2 reset --disk raw:/tmp/a,ro --disk raw:/tmp/b,queues=2; code=$?
              $B head -c 512 /tmp/b | $B head -n1; exit $code",
         ),
+        // RHEL's kernels have no virtio-mmio.
+        case(
+            "pci-root",
+            70,
+            "L2_SECONDS=60 l2 root --pci --topology 1,2,1 --disk qcow2:/disk/second.qcow2,backing=/disk/base.qcow2,queues=2",
+        ),
+        case(
+            "pci-reset",
+            70,
+            "L2_SECONDS=60 l2 reset --pci --disk raw:/tmp/a,ro --disk raw:/tmp/b",
+        ),
+        case(
+            "pci-net",
+            60,
+            "$B insmod /tun.ko 2>/dev/null
+             (for i in 1 2 3 4 5 6 7 8; do $B sleep 1; $B ip addr add 10.9.0.1/24 dev tap1 2>/dev/null && break; done
+              $B ip link set tap1 up) &
+             l2 net --pci --tap tap1",
+        ),
+        case(
+            "pvh",
+            50,
+            "echo 130 >/proc/sys/vm/nr_hugepages
+             L2_KERNEL=/vmlinux l2 boot --hugepages; code=$?
+             echo 0 >/proc/sys/vm/nr_hugepages; exit $code",
+        ),
+        case(
+            "engine",
+            70,
+            "l2 serial --by-engine --agent-echo --disk raw:/tmp/a; code=$?
+             echo '* second guest'; l2 button --by-engine --pci --power-button-after 2 || code=9
+             exit $code",
+        ),
+        case("engine-hang", 60, "L2_SECONDS=12 l2 hang --by-engine"),
         case("serial", 50, "l2 serial --agent-echo"),
         case(
             "net",
@@ -122,6 +158,28 @@ fn stock_kernels_boot_use_their_devices_and_end_as_they_should() {
                     && has("L2-WROTE 2")
                     && has("\nround 2\n")
             }
+            "pci-root" => off && has("DISK-INIT from the host /dev/vda ext4") && has("L2-MESSAGES 5\n"),
+            "pci-reset" => {
+                off && !has("L2-STILL-THERE")
+                    && has("L2-SAME-AFTER-RESET 1")
+                    && has("L2-SAME-AFTER-RESET 2")
+                    && has("L2-WROTE 2")
+            }
+            "pci-net" => {
+                off && has("L2-PING-OK")
+                    && has("L2-PING-BIG-OK")
+                    && has("L2-RNG virtio_rng.0 256")
+                    && !has("L2-MESSAGES 0")
+            }
+            "pvh" => off && has("L2-CLOCK kvm-clock"),
+            "engine" => {
+                result.code == Some(0)
+                    && has("AGENT-ECHO same")
+                    && has("L2-BUTTON 0 1")
+                    && result.output.matches("ENGINE-ENDED true powered off").count() == 2
+                    && result.output.matches("ENGINE-EVENTS [Shutdown] running true").count() == 2
+            }
+            "engine-hang" => has("ENGINE-KILLED") && has("in time true") && has("stopped by the host"),
             "serial" => off && has("AGENT-ECHO same"),
             "net" => off && has("L2-PING-OK") && has("L2-PING-BIG-OK"),
             "button" => off && has("L2-RNG virtio_rng.0 256") && has("L2-BUTTON 0 1"),
@@ -145,6 +203,55 @@ fn stock_kernels_boot_use_their_devices_and_end_as_they_should() {
         failures.extend(check_overlay(&lab));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A real Debian with systemd, entered by the kernel that is found on its disk: no firmware, no boot loader.
+#[test]
+fn a_debian_disk_boots_to_its_login_by_the_kernel_found_on_it() {
+    let mut lab = match Lab::new() {
+        Ok(lab) => lab,
+        Err(reason) => {
+            println!("SKIP: {reason}");
+            return;
+        }
+    };
+    let Some(guest) = std::env::var_os("ESXODUS_DEMO_GUEST").map(PathBuf::from) else {
+        println!("SKIP: ESXODUS_DEMO_GUEST does not name a folder with the sample guest (scripts/demo-guest.sh)");
+        return;
+    };
+    let folder = tempfile::Builder::new().tempdir_in("/var/tmp").expect("folder");
+    let disk = folder.path().join("debian.qcow2");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-O", "qcow2"])
+        .args([&guest.join("demo.vmdk"), &disk])
+        .status()
+        .expect("qemu-img");
+    assert!(converted.success());
+    let found = esxodus_runner::direct::find(
+        &[(disk.clone(), esxodus_runner::engine::DiskFormat::Qcow2)],
+        folder.path(),
+    )
+    .expect("a kernel");
+    lab.add(&found.kernel.kernel, "guest/kernel");
+    lab.add(found.kernel.initrd.as_ref().expect("an initrd"), "guest/initrd");
+    lab.disk = Some(disk);
+    // Quiet, since each character on the console costs two exits of the lab.
+    let cmdline = format!(
+        "{} quiet systemd.show_status=no",
+        esxodus_runner::direct::with_console(&found.kernel.cmdline)
+    );
+    let case = Case {
+        name: "debian",
+        seconds: 320,
+        script: format!(
+            "/bin/vmm --pci --kernel /guest/kernel --initrd /guest/initrd --memory 512 --disk raw:/dev/vdb \
+             --marker 'demo login:' --until-marker --deadline 300 --cmdline '{cmdline}'"
+        ),
+    };
+    let result = &lab.run(&[case], 2)["debian"];
+    println!("{}; login after {}", found.chosen, result.exit()["stages"]["marker"]);
+    assert_eq!(result.reason(), "stopped", "{}", result.output);
+    assert!(result.output.contains("demo login:"), "{}", result.output);
 }
 
 /// The host's view of what the guest wrote, by tools that are not ours.

@@ -17,6 +17,8 @@ use super::link::{Body, Link, Opener};
 const CACHED_GRAINS: usize = 16;
 /// `read_at` maps this many bytes at once.
 const READ_WINDOW: u64 = 64 << 20;
+/// What salvage reads at a time behind a read error.
+pub(crate) const SALVAGE_BYTES: usize = 4096;
 /// The largest grain any header may state.
 const LARGEST_GRAIN: u64 = 1 << 20;
 
@@ -100,6 +102,25 @@ impl Disk {
             })
     }
 
+    /// Reads from a file; with salvage what cannot be read becomes zeros and a note.
+    fn read_stored(&self, handle: &SourceHandle, offset: u64, buffer: &mut [u8]) -> Result<(), ImageError> {
+        let Err(error) = read_file(handle, offset, buffer) else {
+            return Ok(());
+        };
+        if error.kind != ImageErrorKind::Io {
+            return Err(error);
+        }
+        self.damage(error)?;
+        for (number, piece) in buffer.chunks_mut(SALVAGE_BYTES).enumerate() {
+            let at = offset + to_u64(number * SALVAGE_BYTES);
+            if let Err(error) = read_file(handle, at, piece) {
+                piece.fill(0);
+                self.damage(error)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The inflated grain of a run, from the cache or the file.
     fn grain(&self, run: &Run, file: usize, offset: u64, compressed: u32, bytes: u32) -> Result<Arc<[u8]>, ImageError> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +134,7 @@ impl Disk {
         }
         let handle = &self.files[file];
         reader.compressed.resize(to_usize(u64::from(compressed)), 0);
-        read_file(handle, offset, &mut reader.compressed)?;
+        self.read_stored(handle, offset, &mut reader.compressed)?;
         let full = self.compressed_grain.unwrap_or(self.largest_grain);
         let grain: Arc<[u8]> = match reader.inflater.inflate(&reader.compressed, full, bytes) {
             Ok(grain) => Arc::from(grain),
@@ -218,7 +239,7 @@ impl DiskSource for Disk {
                 let target = &mut buffer[begin..begin + to_usize(run.length)];
                 match run.source {
                     RunSource::Hole | RunSource::Zero => target.fill(0),
-                    RunSource::Raw { file, offset } => read_file(&self.files[file], offset, target)?,
+                    RunSource::Raw { file, offset } => self.read_stored(&self.files[file], offset, target)?,
                     RunSource::Deflate {
                         file,
                         offset,
@@ -239,6 +260,10 @@ impl DiskSource for Disk {
 
     fn notes(&self) -> Vec<String> {
         self.notes.all()
+    }
+
+    fn damage(&self, error: ImageError) -> Result<(), ImageError> {
+        self.context().damage(error)
     }
 
     fn facts(&self) -> DiskFacts {

@@ -14,5 +14,5 @@ mod sesparse;
 mod sparse;
 pub mod stream;
 
-pub(crate) use disk::Disk;
+pub(crate) use disk::{Disk, SALVAGE_BYTES};
 pub(crate) use link::{Opener, Sniffed, sniff};

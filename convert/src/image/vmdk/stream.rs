@@ -220,6 +220,12 @@ impl<R: Read> GrainStream<R> {
         self.virtual_bytes
     }
 
+    /// Bytes read so far.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next grain; `None` at the end of the stream, after the tables agreed.
     ///
     /// # Errors

@@ -31,12 +31,29 @@ pub const F_EVENT_IDX: u64 = 1 << 29;
 /// What every device here offers.
 pub const COMMON_FEATURES: u64 = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX;
 
-/// The device's way to the driver: interrupt causes and the line.
+/// Message-signalled interrupts, as a transport routes them.
+pub trait Messages: Send + Sync + std::fmt::Debug {
+    /// The configuration or the device's state changed.
+    fn config(&self);
+    /// Used buffers are in queue number `index`.
+    fn queue(&self, index: usize);
+}
+
+/// How interrupts reach the driver.
+#[derive(Debug)]
+enum Way {
+    /// One line with a cause register behind it.
+    Line(EventFd),
+    /// A message a cause.
+    Messages(Arc<dyn Messages>),
+}
+
+/// The device's way to the driver: interrupt causes and how they are signalled.
 #[derive(Debug)]
 pub struct Interrupt {
     status: AtomicU32,
     failed: AtomicBool,
-    line: EventFd,
+    way: Way,
 }
 
 const CAUSE_QUEUE: u32 = 1;
@@ -45,28 +62,43 @@ const CAUSE_CONFIG: u32 = 2;
 impl Interrupt {
     /// Raises `line` (an irqfd).
     pub fn new(line: EventFd) -> Self {
+        Self::by(Way::Line(line))
+    }
+
+    /// Sends messages.
+    pub fn messages(messages: Arc<dyn Messages>) -> Self {
+        Self::by(Way::Messages(messages))
+    }
+
+    fn by(way: Way) -> Self {
         Self {
             status: AtomicU32::new(0),
             failed: AtomicBool::new(false),
-            line,
+            way,
         }
     }
 
-    fn raise(&self, cause: u32) {
-        self.status.fetch_or(cause, Ordering::SeqCst);
+    fn raise(line: &EventFd, status: &AtomicU32, cause: u32) {
+        status.fetch_or(cause, Ordering::SeqCst);
         // Fails only when the counter is full, and then an interrupt is pending anyway.
-        let _ = self.line.write(1);
+        let _ = line.write(1);
     }
 
-    /// "Used buffers are there."
-    pub fn queue(&self) {
-        self.raise(CAUSE_QUEUE);
+    /// "Used buffers are there", in queue number `index`.
+    pub fn queue(&self, index: usize) {
+        match &self.way {
+            Way::Line(line) => Self::raise(line, &self.status, CAUSE_QUEUE),
+            Way::Messages(messages) => messages.queue(index),
+        }
     }
 
     /// "The device does not work until it is reset": the driver broke a rule.
     pub fn fail_device(&self) {
         self.failed.store(true, Ordering::SeqCst);
-        self.raise(CAUSE_CONFIG);
+        match &self.way {
+            Way::Line(line) => Self::raise(line, &self.status, CAUSE_CONFIG),
+            Way::Messages(messages) => messages.config(),
+        }
     }
 
     /// Whether the device waits for a reset.
@@ -74,7 +106,7 @@ impl Interrupt {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Causes not yet acknowledged.
+    /// Causes not yet acknowledged; always 0 with messages.
     pub fn status(&self) -> u32 {
         self.status.load(Ordering::SeqCst)
     }
@@ -163,12 +195,13 @@ pub enum QueueFault {
 /// A chain of the guest's descriptors.
 pub type Chain<'a> = DescriptorChain<&'a GuestMemoryMmap>;
 
-/// Takes chains off `queue` until it is empty; `serve` says how many bytes it wrote into each. `serve` may return `None`
+/// Takes chains off `queue`, the device's queue number `index`, until it is empty; `serve` says how many bytes it wrote into each. `serve` may return `None`
 /// to put the chain back and stop.
 ///
 /// # Errors
 /// A [`QueueFault`] means that the driver broke the rings: the device has to be failed.
 pub fn drain(
+    index: usize,
     queue: &mut Queue,
     memory: &GuestMemoryMmap,
     interrupt: &Interrupt,
@@ -195,7 +228,7 @@ pub fn drain(
             }
         }
         if queue.needs_notification(memory)? {
-            interrupt.queue();
+            interrupt.queue(index);
         }
         if !queue.enable_notification(memory)? || stopped {
             return Ok(());

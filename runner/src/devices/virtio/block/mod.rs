@@ -195,7 +195,7 @@ impl VirtioDevice for Block {
                         id,
                         write_through,
                     };
-                    let served = drain(&mut queue, &memory, &interrupt, |chain| {
+                    let served = drain(index, &mut queue, &memory, &interrupt, |chain| {
                         Some(request::serve(&disk, &memory, chain, &mut buffer))
                     });
                     if served.is_err() {

@@ -1,5 +1,6 @@
 //! Network device (virtio 1.2, section 5.1) without offloads: whole Ethernet frames between two queues and a back end.
 
+pub mod stream;
 pub mod tap;
 
 use std::{
@@ -11,16 +12,20 @@ use std::{
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MAC;
 use virtio_queue::{Queue, Reader, Writer};
 use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
 
-use self::tap::Tap;
+use self::{stream::Stream, tap::Tap};
 use super::{
     Activation, COMMON_FEATURES, Chain, Interrupt, QueueFault, VirtioDevice, drain, read_config_bytes,
     worker::{Next, Wake, Worker},
 };
-use crate::kvm::config::NetConfig;
+use crate::kvm::config::{NetConfig, Uplink};
 
 const DEVICE_TYPE: u32 = 1;
 const QUEUE_SIZES: [u16; 2] = [256, 256];
+/// Numbers of the queues.
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
 /// Size of `struct virtio_net_hdr` under virtio 1.x.
 const HEADER: usize = 12;
 /// Largest frame: 64 KiB covers every MTU that a tap has.
@@ -28,10 +33,10 @@ const FRAME: usize = 65_536;
 
 /// Why a card cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("tap device {name}: {error}")]
+#[error("network card on {uplink}: {error}")]
 pub struct NetError {
-    /// Its name.
-    pub name: String,
+    /// What it shall be connected with.
+    pub uplink: String,
     /// The system's error.
     pub error: io::Error,
 }
@@ -41,7 +46,7 @@ pub trait NetBackend: Send + Sync {
     /// One frame, or `WouldBlock`.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's; `UnexpectedEof` where no frame will ever come again.
     fn receive(&self, frame: &mut [u8]) -> io::Result<usize>;
     /// One frame.
     ///
@@ -50,6 +55,31 @@ pub trait NetBackend: Send + Sync {
     fn send(&self, frame: &[u8]) -> io::Result<()>;
     /// Readable when a frame waits.
     fn descriptor(&self) -> RawFd;
+}
+
+/// Link up, nothing behind it: takes every frame and has none.
+#[derive(Debug)]
+struct Unplugged(EventFd);
+
+impl Unplugged {
+    fn new() -> io::Result<Self> {
+        Ok(Self(EventFd::new(libc::EFD_NONBLOCK)?))
+    }
+}
+
+impl NetBackend for Unplugged {
+    fn receive(&self, _frame: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn send(&self, _frame: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Never readable: nobody writes it.
+    fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
 /// The device.
@@ -66,16 +96,21 @@ impl std::fmt::Debug for Net {
 }
 
 impl Net {
-    /// Opens the tap device.
+    /// Connects the card.
     ///
     /// # Errors
     /// See [`NetError`].
-    pub fn open(config: &NetConfig) -> Result<Self, NetError> {
-        let tap = Tap::open(&config.tap).map_err(|error| NetError {
-            name: config.tap.clone(),
-            error,
-        })?;
-        Ok(Self::new(Arc::new(tap), config.mac))
+    pub fn open(config: NetConfig) -> Result<Self, NetError> {
+        let failed = |uplink: &str| {
+            let uplink = uplink.to_owned();
+            move |error| NetError { uplink, error }
+        };
+        let backend: Arc<dyn NetBackend> = match config.uplink {
+            Uplink::Nothing => Arc::new(Unplugged::new().map_err(failed("nothing"))?),
+            Uplink::Tap(name) => Arc::new(Tap::open(&name).map_err(failed(&format!("tap device {name}")))?),
+            Uplink::Stream(socket) => Arc::new(Stream::new(socket).map_err(failed("a stream socket"))?),
+        };
+        Ok(Self::new(backend, config.mac))
     }
 
     /// A card over any back end.
@@ -101,7 +136,7 @@ struct Card {
 impl Card {
     fn serve(&mut self, wake: Wake) -> Next {
         let served = match wake {
-            Wake::Queue(1) => self.transmit().map(|()| Next::Continue),
+            Wake::Queue(TRANSMIT) => self.transmit().map(|()| Next::Continue),
             Wake::Queue(_) | Wake::Backend => self.receive(),
         };
         match served {
@@ -115,7 +150,7 @@ impl Card {
 
     fn transmit(&mut self) -> Result<(), QueueFault> {
         let (memory, backend, buffer) = (&self.memory, &self.backend, &mut self.buffer);
-        drain(&mut self.transmit, memory, &self.interrupt, |chain| {
+        drain(TRANSMIT, &mut self.transmit, memory, &self.interrupt, |chain| {
             if let Some(frame) = frame_of(memory, chain, buffer) {
                 // A frame that the host refuses is lost, as on a wire.
                 let _ = backend.send(frame);
@@ -128,12 +163,16 @@ impl Card {
     fn receive(&mut self) -> Result<Next, QueueFault> {
         let (memory, backend, buffer) = (&self.memory, &self.backend, &mut self.buffer);
         let mut next = Next::PauseBackend;
-        drain(&mut self.receive, memory, &self.interrupt, |chain| {
-            let length = backend.receive(&mut buffer[HEADER..]).unwrap_or(0);
-            if length == 0 {
-                next = Next::Continue;
-                return None;
-            }
+        drain(RECEIVE, &mut self.receive, memory, &self.interrupt, |chain| {
+            let length = match backend.receive(&mut buffer[HEADER..]) {
+                Ok(length @ 1..) => length,
+                // A connection that ended stays readable for ever: don't look at it again.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
+                Ok(0) | Err(_) => {
+                    next = Next::Continue;
+                    return None;
+                }
+            };
             buffer[..HEADER].fill(0);
             // num_buffers = 1, the only field that counts without offloads.
             buffer[10] = 1;

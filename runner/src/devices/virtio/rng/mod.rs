@@ -79,7 +79,7 @@ impl VirtioDevice for Rng {
         let source = Arc::clone(&self.source);
         let mut buffer = vec![0; LARGEST];
         self.worker = Some(Worker::spawn("virtio-rng".into(), vec![kick], None, move |_| {
-            let served = drain(&mut queue, &memory, &interrupt, |chain| {
+            let served = drain(0, &mut queue, &memory, &interrupt, |chain| {
                 Some(fill(&source, &memory, chain, &mut buffer))
             });
             if served.is_err() {

@@ -18,23 +18,32 @@ use esxodus_runner::{
     arch::Topology,
     boot::LinuxBoot,
     kvm::{
-        AgentChannel, DiskConfig, ExitReason, NetConfig, SerialOutput, Vmm, VmmConfig,
+        AgentChannel, DiskConfig, ExitReason, NetConfig, SerialInput, SerialOutput, Transport, Uplink, Vmm, VmmConfig,
         config::{CacheMode, DiskFormat},
+        engine::{MONITOR, serve},
     },
 };
+
+mod by_engine;
+mod measure;
 
 type Failure = Box<dyn std::error::Error>;
 
 const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
-    [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]…
+    [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]… [--stream SOCKET]…
     [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
-    [--power-button-after SECONDS] [--agent-echo]";
+    [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages] [--by-engine]
+    [--until-marker]
+
+--by-engine runs the same guest as the engine does, in a process of its own: console and agent over sockets.";
 
 struct Options {
     config: VmmConfig,
     sandbox: bool,
     power_button: Option<Duration>,
     echo: Option<UnixStream>,
+    by_engine: bool,
+    until_marker: bool,
 }
 
 fn parse() -> Result<Options, Failure> {
@@ -46,6 +55,7 @@ fn parse() -> Result<Options, Failure> {
     let mut sandbox = true;
     let mut power_button = None;
     let mut echo = None;
+    let (mut by_engine, mut until_marker) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -61,6 +71,17 @@ fn parse() -> Result<Options, Failure> {
                 let index = config.nets.len();
                 config.nets.push(net(&value()?, index)?);
             }
+            "--until-marker" => until_marker = true,
+            "--by-engine" => by_engine = true,
+            "--pci" => config.transport = Transport::Pci,
+            "--hugepages" => config.hugepages = true,
+            "--stream" => {
+                let index = u8::try_from(config.nets.len())?;
+                config.nets.push(NetConfig {
+                    uplink: Uplink::Stream(UnixStream::connect(value()?)?),
+                    mac: [0x52, 0x54, 0, 0, 0, index],
+                });
+            }
             "--agent" => {
                 config.agent = Some(AgentChannel::Listener(UnixListener::bind(value()?)?));
             }
@@ -70,7 +91,7 @@ fn parse() -> Result<Options, Failure> {
                 echo = Some(ours);
             }
             "--console" => match value()?.as_str() {
-                "stdin" => config.console_input = true,
+                "stdin" => config.console_input = SerialInput::Stdin,
                 "none" => config.console = SerialOutput::Discard,
                 path => config.console = SerialOutput::File(File::create(path)?),
             },
@@ -90,6 +111,8 @@ fn parse() -> Result<Options, Failure> {
         sandbox,
         power_button,
         echo,
+        by_engine,
+        until_marker,
     })
 }
 
@@ -142,7 +165,7 @@ fn net(text: &str, index: usize) -> Result<NetConfig, Failure> {
         bytes = parts.try_into().map_err(|_| "a MAC address has six bytes")?;
     }
     Ok(NetConfig {
-        tap: tap.into(),
+        uplink: Uplink::Tap(tap.into()),
         mac: bytes,
     })
 }
@@ -165,6 +188,9 @@ fn check_echo(mut channel: UnixStream) -> io::Result<String> {
 
 fn run() -> Result<ExitReason, Failure> {
     let options = parse()?;
+    if options.by_engine {
+        return by_engine::run(options);
+    }
     let vmm = Vmm::new(options.config)?;
     let vm = if options.sandbox {
         vmm.start_sandboxed()?
@@ -179,6 +205,10 @@ fn run() -> Result<ExitReason, Failure> {
             vm.press_power_button();
         }
     }
+    if options.until_marker {
+        while vm.stages().marker.is_none() && vm.wait_timeout(Duration::from_millis(50)).is_none() {}
+        vm.stop();
+    }
     let report = vm.wait();
     if let Some(echo) = echo {
         let answer = echo.join().map_err(|_| "the echo check panicked")?;
@@ -189,6 +219,31 @@ fn run() -> Result<ExitReason, Failure> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(MONITOR) {
+        return match serve() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(3),
+            Err(error) => {
+                eprintln!("{MONITOR}: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let helper: Option<fn(&[String]) -> Result<(), Failure>> = match arguments.first().map(String::as_str) {
+        Some("measure") => Some(measure::program),
+        Some("randread") => Some(measure::random_reads),
+        _ => None,
+    };
+    if let Some(helper) = helper {
+        return match helper(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vmm: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
     match run() {
         Ok(ExitReason::PoweredOff) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(3),

@@ -1,7 +1,8 @@
-//! The QEMU process: started and waited for by one thread that lives as long as it does, so that it never outlives us.
+//! An engine's process: started and waited for by one thread that lives as long as it does, so that it never outlives us.
 
-use crate::engine::Ended;
+use super::{Ended, VmStats};
 use crate::{Result, RunnerError, sys};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -18,7 +19,7 @@ struct State {
 /// A running process.
 #[derive(Debug)]
 pub(crate) struct Process {
-    pub(crate) pid: u32,
+    pid: u32,
     log: PathBuf,
     state: Arc<State>,
     clean: Arc<Mutex<bool>>,
@@ -26,13 +27,19 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `program`; both output streams go to `log`.
-    pub(crate) fn start(program: &str, args: Vec<String>, log: &Path) -> Result<Self> {
+    pub(crate) fn start<P: AsRef<OsStr>, A: AsRef<OsStr>>(
+        program: P,
+        args: impl IntoIterator<Item = A>,
+        stdin: Stdio,
+        log: &Path,
+    ) -> Result<Self> {
         let out = File::create(log).map_err(|error| RunnerError::io("writing", log, error))?;
         let err = out
             .try_clone()
             .map_err(|error| RunnerError::io("writing", log, error))?;
-        let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null()).stdout(out).stderr(err);
+        let program = PathBuf::from(program.as_ref());
+        let mut command = Command::new(&program);
+        command.args(args).stdin(stdin).stdout(out).stderr(err);
         sys::die_with_parent(&mut command);
         let state = Arc::new(State::default());
         let clean = Arc::new(Mutex::new(false));
@@ -59,10 +66,10 @@ impl Process {
         let pid = started
             .recv()
             .map_err(|_| RunnerError::Engine {
-                engine: program.to_owned(),
+                engine: program.display().to_string(),
                 message: "the starting thread ended".into(),
             })?
-            .map_err(|error| RunnerError::io("starting", Path::new(program), error))?;
+            .map_err(|error| RunnerError::io("starting", &program, error))?;
         Ok(Self {
             pid,
             log: log.to_owned(),
@@ -111,6 +118,27 @@ impl Process {
             if timeout.timed_out() {
                 break;
             }
+        }
+    }
+
+    /// CPU time used and resident memory.
+    pub(crate) fn stats(&self) -> VmStats {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split_whitespace().collect();
+        let number = |index: usize| {
+            fields
+                .get(index)
+                .and_then(|field| field.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        let ticks = rustix::param::clock_ticks_per_second().max(1);
+        // proc(5): fields 14 and 15 are utime and stime, 24 is rss in pages; two lie before the bracket.
+        let pages = number(21);
+        #[expect(clippy::cast_precision_loss, reason = "ticks stay far below 2^52")]
+        let cpu_seconds = (number(11) + number(12)) as f64 / ticks as f64;
+        VmStats {
+            cpu_seconds,
+            resident_bytes: pages.saturating_mul(rustix::param::page_size() as u64),
         }
     }
 

@@ -1,0 +1,112 @@
+//! The monitor process: takes one order from its standard input, runs that machine in the sandbox, tells how it went.
+
+use super::wire::{self, Command, Order, Told};
+use crate::arch::Topology;
+use crate::boot::LinuxBoot;
+use crate::devices::{Events, MachineEvent};
+use crate::kvm::config::{NetConfig, SerialInput, Uplink};
+use crate::kvm::{AgentChannel, SerialOutput, Vmm, VmmConfig};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Passes on what the devices tell; the marks of a booting kernel stay here.
+#[derive(Debug)]
+struct Passing(Arc<OwnedFd>);
+
+impl Events for Passing {
+    fn event(&self, event: MachineEvent) {
+        if !matches!(event, MachineEvent::Mark(_)) {
+            // A parent that does not listen loses events, and the guest goes on.
+            let _ = wire::tell_now(&*self.0, &Told::Event(event));
+        }
+    }
+}
+
+fn config(order: Order, mut descriptors: Vec<OwnedFd>, line: &Arc<OwnedFd>) -> io::Result<VmmConfig> {
+    if descriptors.len() != 1 + usize::from(order.agent) {
+        return Err(io::Error::other("the order came with the wrong number of descriptors"));
+    }
+    let agent = order.agent.then(|| descriptors.pop()).flatten().map(UnixStream::from);
+    let console = descriptors
+        .pop()
+        .map(UnixStream::from)
+        .ok_or_else(|| io::Error::other("no console"))?;
+    let mut config = VmmConfig::new(LinuxBoot {
+        kernel: order.kernel,
+        initrd: order.initrd,
+        cmdline: order.cmdline,
+    });
+    config.topology = Topology::flat(order.vcpus);
+    config.memory_bytes = order.memory_bytes;
+    config.hugepages = order.hugepages;
+    config.transport = order.transport;
+    config.console_input = SerialInput::Stream(console.try_clone()?);
+    config.console = SerialOutput::Stream(console);
+    config.agent = agent.map(AgentChannel::Stream);
+    config.disks = order.disks;
+    config.nets = order
+        .macs
+        .into_iter()
+        .map(|mac| NetConfig {
+            uplink: Uplink::Nothing,
+            mac,
+        })
+        .collect();
+    config.observer = Some(Arc::new(Passing(Arc::clone(line))));
+    Ok(config)
+}
+
+/// Runs one machine as its parent ordered through standard input. Returns whether the guest ended well; the parent was
+/// told everything by then.
+///
+/// # Errors
+/// Nobody talks to this process: it was not started by the engine.
+pub fn serve() -> io::Result<bool> {
+    let line = Arc::new(io::stdin().as_fd().try_clone_to_owned()?);
+    let Some((order, descriptors)) = wire::hear::<Order>(&*line)? else {
+        return Err(io::Error::other("no order came"));
+    };
+    let sandbox = order.sandbox;
+    let started = config(order, descriptors, &line)
+        .map_err(|error| error.to_string())
+        .and_then(|config| Vmm::new(config).map_err(|error| error.to_string()))
+        .and_then(|vmm| {
+            let handle = if sandbox { vmm.start_sandboxed() } else { vmm.start() };
+            handle.map_err(|error| error.to_string())
+        });
+    let vm = match started {
+        Ok(vm) => Arc::new(vm),
+        Err(error) => {
+            wire::tell(&*line, &Told::Failed(error))?;
+            return Ok(false);
+        }
+    };
+    wire::tell(&*line, &Told::Started)?;
+    let (listener, commanded) = (Arc::clone(&line), Arc::clone(&vm));
+    // Not joined: it waits for the parent, and the process ends without it.
+    std::thread::Builder::new().name("commands".into()).spawn(move || {
+        loop {
+            match wire::hear::<Command>(&*listener) {
+                Ok(Some((Command::PowerButton, _))) => commanded.press_power_button(),
+                // The parent let go of its end: nobody wants this guest any more.
+                Ok(Some((Command::Stop, _)) | None) | Err(_) => {
+                    commanded.stop();
+                    return;
+                }
+            }
+        }
+    })?;
+    let report = loop {
+        if let Some(report) = vm.wait_timeout(Duration::from_secs(3600)) {
+            break report;
+        }
+    };
+    let ended = Told::ended(&report.reason, report.stages, &report.close_errors);
+    let clean = matches!(ended, Told::Ended { clean: true, .. });
+    // The parent may be gone; then nobody needs to be told.
+    let _ = wire::tell(&*line, &ended);
+    Ok(clean)
+}

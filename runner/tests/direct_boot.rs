@@ -1,0 +1,305 @@
+//! Kernels found on guests' disks: synthetic file systems of all shapes, hostile ones among them, and a real Debian.
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test program is one test module"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use esxodus_runner::{
+    direct::{self, Found},
+    engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine as _, FirmwareSpec, MachineModel, VmSpec},
+    qemu::Qemu,
+};
+
+const GRUB: &str = "set default=\"0\"
+menuentry 'Debian' {
+    search --no-floppy --fs-uuid --set=root 6f1c2e5a-0d0e-4c1b-9a51-e50d05000001
+    linux /boot/vmlinuz-6.1 root=UUID=6f1c2e5a-0d0e-4c1b-9a51-e50d05000001 ro quiet
+    initrd /boot/ucode.img /boot/initrd.img-6.1
+}
+";
+
+fn tool(program: &str, arguments: &[&str]) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let done = Command::new(program)
+        .args(arguments)
+        .env("PATH", path)
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !done {
+        println!("SKIP: {program} {arguments:?} does not work here");
+    }
+    done
+}
+
+/// Puts files below `tree` and makes an ext4 image of them at `offset` of a raw disk.
+fn ext4(disk: &Path, offset: u64, mib: u32, files: &[(&str, &[u8])]) -> bool {
+    let tree = tempfile::tempdir().expect("folder");
+    for (name, content) in files {
+        let path = tree.path().join(name);
+        fs::create_dir_all(path.parent().expect("below the tree")).expect("mkdir");
+        match name.strip_suffix("->") {
+            None => fs::write(path, content).expect("write"),
+            Some(link) => {
+                let target = String::from_utf8_lossy(content).into_owned();
+                std::os::unix::fs::symlink(target, tree.path().join(link)).expect("symlink");
+            }
+        }
+    }
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(disk)
+        .expect("disk");
+    let size = file.metadata().expect("metadata").len();
+    file.set_len(size.max(offset + (u64::from(mib) << 20) + (1 << 20)))
+        .expect("size");
+    let (tree, disk) = (tree.path().display().to_string(), disk.display().to_string());
+    let at = format!("offset={offset}");
+    let size = format!("{}k", mib * 1024);
+    tool("mkfs.ext4", &["-q", "-F", "-d", &tree, "-E", &at, &disk, &size])
+}
+
+/// Writes an MBR with one Linux partition from 1 MiB on.
+fn mbr(disk: &Path, sectors: u32) {
+    use std::os::unix::fs::FileExt as _;
+    let mut table = [0; 512];
+    table[450] = 0x83;
+    table[454..458].copy_from_slice(&2048_u32.to_le_bytes());
+    table[458..462].copy_from_slice(&sectors.to_le_bytes());
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    let file = fs::OpenOptions::new().write(true).open(disk).expect("disk");
+    file.write_all_at(&table, 0).expect("write");
+}
+
+fn find(disk: &Path, format: DiskFormat) -> Result<(Found, tempfile::TempDir), String> {
+    let folder = tempfile::tempdir().expect("folder");
+    let found = direct::find(&[(disk.to_owned(), format)], folder.path()).map_err(|error| error.to_string())?;
+    Ok((found, folder))
+}
+
+#[test]
+fn a_debian_disk_gives_kernel_both_archives_and_the_command_line() {
+    let folder = tempfile::tempdir().expect("folder");
+    let raw = folder.path().join("disk.raw");
+    let kernel = vec![0x4b; 3 << 20];
+    let files: [(&str, &[u8]); 4] = [
+        ("boot/grub/grub.cfg", GRUB.as_bytes()),
+        ("boot/vmlinuz-6.1", &kernel),
+        ("boot/ucode.img", b"microcode"),
+        ("boot/initrd.img-6.1", b"archive"),
+    ];
+    if !ext4(&raw, 1 << 20, 16, &files) {
+        return;
+    }
+    mbr(&raw, 16 * 2048);
+    let qcow2 = folder.path().join("disk.qcow2");
+    let (from, to) = (raw.display().to_string(), qcow2.display().to_string());
+    if !tool("qemu-img", &["convert", "-O", "qcow2", &from, &to]) {
+        return;
+    }
+    let (found, _copied) = find(&qcow2, DiskFormat::Qcow2).expect("found");
+    assert_eq!(fs::read(&found.kernel.kernel).expect("copied"), kernel);
+    // The second archive begins at a multiple of four.
+    let initrd = fs::read(found.kernel.initrd.expect("an initrd")).expect("copied");
+    assert_eq!(initrd, b"microcode\0\0\0archive");
+    assert_eq!(
+        found.kernel.cmdline,
+        "root=UUID=6f1c2e5a-0d0e-4c1b-9a51-e50d05000001 ro quiet"
+    );
+    for word in [
+        "/boot/vmlinuz-6.1",
+        "partition 1 disk.qcow2",
+        "/boot/grub/grub.cfg",
+        "\"Debian\"",
+    ] {
+        assert!(found.chosen.contains(word), "{}", found.chosen);
+    }
+}
+
+#[test]
+fn a_separate_boot_partition_with_loader_entries_follows_the_saved_entry() {
+    let folder = tempfile::tempdir().expect("folder");
+    let raw = folder.path().join("disk.raw");
+    let entry = |version: &str| {
+        format!(
+            "title Rocky {version}\nlinux /vmlinuz-{version}\ninitrd /initramfs-{version}.img $tuned_initrd\noptions $kernelopts $tuned_params\n"
+        )
+    };
+    let (old, new) = (entry("5.14.0-70"), entry("5.14.0-162"));
+    let environment =
+        "# GRUB Environment Block\nsaved_entry=m-5.14.0-70\nkernelopts=root=/dev/mapper/rl-root ro\n#####";
+    let files: [(&str, &[u8]); 6] = [
+        ("grub2/grub.cfg", b"blscfg\n"),
+        ("grub2/grubenv", environment.as_bytes()),
+        ("loader/entries/m-5.14.0-70.conf", old.as_bytes()),
+        ("loader/entries/m-5.14.0-162.conf", new.as_bytes()),
+        ("vmlinuz-5.14.0-70", b"old kernel"),
+        ("initramfs-5.14.0-70.img", b"old archive"),
+    ];
+    // No partition table: the file system starts at the first sector.
+    if !ext4(&raw, 0, 8, &files) {
+        return;
+    }
+    let (found, _copied) = find(&raw, DiskFormat::Raw).expect("found");
+    assert_eq!(fs::read(&found.kernel.kernel).expect("copied"), b"old kernel");
+    assert_eq!(found.kernel.cmdline, "root=/dev/mapper/rl-root ro");
+    assert!(found.chosen.contains("left out: $tuned_params"), "{}", found.chosen);
+}
+
+#[test]
+fn without_a_configuration_the_newest_kernel_is_taken_with_this_file_system_as_root() {
+    let folder = tempfile::tempdir().expect("folder");
+    let raw = folder.path().join("disk.raw");
+    let files: [(&str, &[u8]); 4] = [
+        ("etc/fstab", b""),
+        ("boot/vmlinuz-6.1.0-9-amd64", b"nine"),
+        ("boot/vmlinuz-6.1.0-10-amd64", b"ten"),
+        ("boot/initrd.img-6.1.0-10-amd64", b"archive"),
+    ];
+    if !ext4(&raw, 0, 8, &files) {
+        return;
+    }
+    let (found, _copied) = find(&raw, DiskFormat::Raw).expect("found");
+    assert_eq!(fs::read(&found.kernel.kernel).expect("copied"), b"ten");
+    assert!(
+        found.kernel.cmdline.starts_with("root=UUID="),
+        "{}",
+        found.kernel.cmdline
+    );
+}
+
+#[test]
+fn paths_and_links_of_a_guest_never_leave_its_file_system() {
+    let folder = tempfile::tempdir().expect("folder");
+    let raw = folder.path().join("disk.raw");
+    let config = "menuentry x {\n linux /../../../../etc/passwd\n}\n";
+    let files: [(&str, &[u8]); 2] = [("boot/grub/grub.cfg", config.as_bytes()), ("boot/other", b"")];
+    if !ext4(&raw, 0, 8, &files) {
+        return;
+    }
+    let error = find(&raw, DiskFormat::Raw).expect_err("no such file in the guest");
+    assert!(error.contains("/etc/passwd"), "{error}");
+
+    let linked = folder.path().join("linked.raw");
+    let config = "menuentry x {\n linux /boot/vmlinuz\n}\n";
+    let files: [(&str, &[u8]); 2] = [
+        ("boot/grub/grub.cfg", config.as_bytes()),
+        ("boot/vmlinuz->", b"../../../../../etc/passwd"),
+    ];
+    if !ext4(&linked, 0, 8, &files) {
+        return;
+    }
+    let error = find(&linked, DiskFormat::Raw).expect_err("the link leads nowhere in the guest");
+    assert!(error.contains("/boot/vmlinuz"), "{error}");
+}
+
+#[test]
+fn a_kernel_larger_than_any_kernel_is_refused_without_filling_the_host() {
+    let folder = tempfile::tempdir().expect("folder");
+    let raw = folder.path().join("disk.raw");
+    let config = "menuentry x {\n linux /boot/vmlinuz\n}\n";
+    let files: [(&str, &[u8]); 2] = [("boot/grub/grub.cfg", config.as_bytes()), ("boot/vmlinuz", b"x")];
+    if !ext4(&raw, 0, 16, &files) {
+        return;
+    }
+    // A sparse file of 900 GiB in a file system of 16 MiB.
+    let disk = raw.display().to_string();
+    if !tool("debugfs", &["-w", "-R", "sif /boot/vmlinuz size 966367641600", &disk]) {
+        return;
+    }
+    let copied = tempfile::tempdir().expect("folder");
+    let error = direct::find(&[(raw, DiskFormat::Raw)], copied.path()).expect_err("too large");
+    assert!(error.to_string().contains("larger than"), "{error}");
+    let kernel = fs::metadata(copied.path().join("guest-kernel")).map_or(0, |metadata| metadata.len());
+    assert!(kernel <= 256 << 20, "{kernel} bytes were written");
+}
+
+#[test]
+fn disks_without_a_readable_kernel_say_what_is_on_them() {
+    let folder = tempfile::tempdir().expect("folder");
+    let raw = folder.path().join("disk.raw");
+    let mut bytes = vec![0; 4 << 20];
+    bytes[1 << 20..(1 << 20) + 4].copy_from_slice(b"XFSB");
+    fs::write(&raw, bytes).expect("write");
+    mbr(&raw, 4096);
+    let error = find(&raw, DiskFormat::Raw).expect_err("nothing to boot");
+    assert!(error.contains("XFS") && error.contains("--engine qemu"), "{error}");
+}
+
+/// The sample guest's boot disk as qcow2, made by a tool that is not ours.
+fn debian(folder: &Path) -> Option<PathBuf> {
+    let Some(guest) = std::env::var_os("ESXODUS_DEMO_GUEST").map(PathBuf::from) else {
+        println!("SKIP: ESXODUS_DEMO_GUEST does not name a folder with the sample guest (scripts/demo-guest.sh)");
+        return None;
+    };
+    let disk = folder.join("debian.qcow2");
+    let (from, to) = (
+        guest.join("demo.vmdk").display().to_string(),
+        disk.display().to_string(),
+    );
+    tool("qemu-img", &["convert", "-O", "qcow2", &from, &to]).then_some(disk)
+}
+
+#[test]
+fn a_debian_disk_boots_to_its_login_in_qemu_by_the_kernel_found_on_it() {
+    if let Err(error) = Qemu.version() {
+        println!("SKIP: {error}");
+        return;
+    }
+    let folder = tempfile::Builder::new().tempdir_in("/var/tmp").expect("folder");
+    let Some(disk) = debian(folder.path()) else { return };
+    let mut found = direct::find(&[(disk.clone(), DiskFormat::Qcow2)], folder.path()).expect("a kernel");
+    println!("{}", found.chosen);
+    assert!(found.chosen.contains("/boot/grub/grub.cfg"), "{}", found.chosen);
+    found.kernel.cmdline = direct::with_console(&found.kernel.cmdline);
+    let spec = VmSpec {
+        name: "debian".into(),
+        vcpus: 2,
+        memory_mib: 512,
+        machine: MachineModel::Q35,
+        firmware: FirmwareSpec::Bios,
+        kernel: Some(found.kernel),
+        disks: vec![DiskSpec {
+            path: disk,
+            format: DiskFormat::Qcow2,
+            bus: DiskBus::VirtioBlk,
+            serial: None,
+            snapshot: true,
+        }],
+        nics: Vec::new(),
+        uuid: None,
+        display: false,
+        agent: false,
+        rtc_local: false,
+        accelerator: Accelerator::Tcg,
+        scratch: folder.path().to_owned(),
+    };
+    let mut vm = Qemu.start(&spec).expect("starts");
+    let end = Instant::now() + Duration::from_secs(400);
+    loop {
+        if vm.console().partial().text.contains("demo login:") {
+            break;
+        }
+        let lines = || {
+            vm.console()
+                .lines(0)
+                .iter()
+                .map(|line| line.text.clone())
+                .collect::<Vec<_>>()
+        };
+        assert!(Instant::now() < end, "no login: {:?}", lines());
+        if let Some(ended) = vm.ended() {
+            panic!("ended: {} {:?}", ended.detail, vm.console().lines(0));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    vm.kill();
+}

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The own VMM beside QEMU's microvm inside the nested lab, in turn: time to the guest's entry and to its init, memory beside the
+# guest's own, small random reads. The lab's times are those of an emulated CPU: only the ratios say something.
+# Takes 4 to 8 minutes on two cores. Needs: cargo, qemu-system-x86, busybox-static, cpio, lz4, the cached guest kernel.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$HOME/.cargo/bin:$PATH
+triple=x86_64-unknown-linux-gnu
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $triple -p esxodus-runner --example vmm
+export ESXODUS_LAB_VMM=$PWD/target/$triple/release/examples/vmm
+exec cargo test --locked -p esxodus-runner --test kvm_lab -- --ignored --nocapture boot_and_disk

@@ -1,0 +1,272 @@
+//! The boot proof and the fix-up on real guests with the defects of real estates (`scripts/test-guests.sh`), booted under QEMU TCG.
+//!
+//! Each guest is booted in few ways that share its conversion; cargo runs as many of these at once as there are CPUs. No time is
+//! asserted; `--timeout` is the deadline of a boot on a busy machine.
+
+use crate::util::{esxodus, run_expecting, s, skip, text};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A guest of the zoo.
+fn guest(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("ESXODUS_TEST_GUESTS")
+        .map(|folder| PathBuf::from(folder).join(name).join(format!("{name}.vmx")));
+    match path {
+        Some(path) if path.is_file() => Some(path),
+        _ => {
+            skip(&format!("ESXODUS_TEST_GUESTS holds no guest {name}: run 'make test'"));
+            None
+        }
+    }
+}
+
+/// `esxodus prove … --json` under TCG: the record, once the exit code says what is wanted.
+#[track_caller]
+fn prove(proven: bool, args: &[&str]) -> Value {
+    let output = esxodus()
+        .args(["prove", "--json", "--accel", "tcg", "--timeout", "400"])
+        .args(args)
+        .output()
+        .unwrap();
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert_eq!(
+        output.status.code(),
+        Some(i32::from(!proven)),
+        "{args:?}: {} {}\n{}\n{}",
+        record["verdict"],
+        record["reason"],
+        text(&output.stderr),
+        console(args.last().unwrap_or(&""))
+    );
+    assert_eq!(
+        record["disks_before"], record["disks_after"],
+        "the real disks are untouched"
+    );
+    assert!(record["disks_before"].as_array().is_some_and(|disks| !disks.is_empty()));
+    record
+}
+
+/// The end of the console log, for a failing test's message.
+fn console(out: &str) -> String {
+    let log = std::fs::read(Path::new(out).join("proof/console.log")).unwrap_or_default();
+    let log = text(&log);
+    let lines: Vec<&str> = log.lines().rev().take(40).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+fn words(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn converted(source: &Path, dir: &Path) -> PathBuf {
+    let out = dir.join("out");
+    run_expecting(0, &["convert", s(source), "-o", s(&out), "--target", "none"]);
+    out
+}
+
+/// All evidence that the record names is there.
+fn evidence_is_there(record: &Value, out: &Path) {
+    for item in record["evidence"].as_array().expect("evidence") {
+        assert!(out.join(words(&item["file"])).is_file(), "{item}");
+    }
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+/// What must be true inside a guest that was fixed up.
+fn is_well(record: &Value) {
+    let guest = &record["guest"];
+    assert_eq!(names(&guest["missing_mounts"]), [""; 0], "{guest}");
+    assert_eq!(names(&guest["vmware_programs"]), [""; 0], "{guest}");
+    let disks = guest["disks"].as_array().expect("disks");
+    assert!(
+        disks.iter().any(|disk| words(&disk["driver"]).starts_with("virtio")),
+        "{guest}"
+    );
+    let nic = &guest["nics"][0];
+    assert_eq!(
+        (words(&nic["name"]), words(&nic["mac"])),
+        ("ens192", "00:50:56:11:22:33"),
+        "{guest}"
+    );
+}
+
+#[test]
+fn a_guest_without_virtio_is_found_on_sata_and_proven_on_virtio_after_the_fixup() {
+    let Some(source) = guest("old-initramfs") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let out = converted(&source, dir.path());
+
+    let found = prove(true, &["--search", s(&out)]);
+    let tries = found["tries"].as_array().expect("several tries");
+    let buses: Vec<&str> = tries.iter().map(|attempt| words(&attempt["bus"])).collect();
+    assert_eq!(buses, ["virtio-blk", "virtio-scsi", "sata"]);
+    for (attempt, driver) in tries.iter().zip(["virtio_blk", "virtio_scsi"]) {
+        let reason = words(&attempt["reason"]);
+        assert_eq!(attempt["verdict"], "failed");
+        assert!(
+            reason.contains("no root device") && reason.contains("initrd.img-") && reason.contains(driver),
+            "{reason}"
+        );
+        assert!(out.join(words(&attempt["evidence"])).join("console.log").is_file());
+    }
+    assert_eq!(
+        (words(&found["devices"]), words(&found["firmware"])),
+        ("sata, e1000e", "bios")
+    );
+    assert!(names(&found["advice"])[0].contains("sata"), "{}", found["advice"]);
+    evidence_is_there(&found, &out);
+
+    let done = run_expecting(0, &["fixup", s(&out), "--accel", "tcg"]).0;
+    assert!(done.contains("initrd.img-"), "{done}");
+    let proven = prove(true, &[s(&out)]);
+    assert_eq!(words(&proven["devices"]), "virtio-blk, virtio-net");
+    is_well(&proven);
+    let nic = &proven["guest"]["nics"][0];
+    assert_eq!(
+        names(&nic["addresses"]).first(),
+        Some(&"192.0.2.10/24"),
+        "the static address is there: {nic}"
+    );
+}
+
+#[test]
+fn fstab_by_device_name_ends_in_emergency_mode_and_the_names_are_told_before_converting() {
+    let Some(source) = guest("device-names") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let record = prove(false, &["-o", s(dir.path()), s(&source)]);
+    let reason = words(&record["reason"]);
+    assert!(
+        reason.contains("emergency mode") && reason.contains("/dev/sdb1 (/srv/data)"),
+        "{reason}"
+    );
+    assert!(names(&record["advice"]).join(" ").contains("esxodus fixup"));
+    let real: Vec<&str> = record["disks_before"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|disk| words(&disk[0]))
+        .collect();
+    assert!(
+        real.iter().all(|name| name.ends_with(".vmdk")) && real.len() == 2,
+        "the source itself was watched: {real:?}"
+    );
+    evidence_is_there(&record, dir.path());
+}
+
+#[test]
+fn a_uefi_guest_described_as_bios_is_found_on_uefi_with_its_lvm_root_and_luks_disk() {
+    let Some(source) = guest("uefi-lvm") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let folder = source.parent().unwrap();
+    let description = std::fs::read_to_string(&source).unwrap();
+    let wrong = description
+        .replace("firmware = \"efi\"", "firmware = \"bios\"")
+        .replace("\"uefi-lvm", &format!("\"{}/uefi-lvm", folder.display()));
+    let wrong = wrong.replace(&format!("displayName = \"{}/", folder.display()), "displayName = \"");
+    let vmx = dir.path().join("wrong.vmx");
+    std::fs::write(&vmx, wrong).unwrap();
+    let out = dir.path().join("evidence");
+    let record = prove(true, &["--search", "--allow-path", s(folder), "-o", s(&out), s(&vmx)]);
+    let tries = record["tries"].as_array().expect("several tries");
+    assert!(
+        words(&tries[0]["reason"]).contains("boot loader not found"),
+        "{}",
+        tries[0]
+    );
+    assert_eq!((tries.len(), words(&record["firmware"])), (2, "uefi"));
+    let guest = &record["guest"];
+    assert!(words(&guest["root"]).contains("/dev/mapper/vg0-root / xfs"), "{guest}");
+    assert_eq!(
+        names(&guest["missing_mounts"]),
+        [""; 0],
+        "boot, ESP and the LUKS disk are mounted: {guest}"
+    );
+}
+
+/// A layout that is not Debian's: fails for virtio, is fixed up, boots.
+fn emulated_layout(name: &str, initramfs: &str) {
+    let Some(source) = guest(name) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let out = converted(&source, dir.path());
+    let failed = prove(false, &[s(&out)]);
+    let reason = words(&failed["reason"]);
+    assert!(reason.contains(initramfs) && reason.contains("virtio_blk"), "{reason}");
+    run_expecting(0, &["fixup", s(&out), "--accel", "tcg"]);
+    let proven = prove(true, &[s(&out)]);
+    is_well(&proven);
+}
+
+#[test]
+fn a_dracut_guest_in_the_rpm_familys_layout_is_proven_after_the_fixup() {
+    emulated_layout("rpm-layout", "initramfs-");
+}
+
+#[test]
+fn a_dracut_guest_in_suses_layout_is_proven_after_the_fixup() {
+    emulated_layout("suse-layout", "initrd-");
+}
+
+#[test]
+fn a_panic_that_only_the_vga_screen_shows_is_read_from_there() {
+    let Some(source) = guest("panic") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let record = prove(false, &["--no-agent", "-o", s(dir.path()), s(&source)]);
+    let reason = words(&record["reason"]);
+    assert!(reason.starts_with("kernel panic: Attempted to kill init!"), "{reason}");
+    let console = std::fs::read(dir.path().join("proof/console.log")).unwrap();
+    assert!(
+        !text(&console).contains("Kernel panic"),
+        "the serial console did not tell it"
+    );
+    let screen = std::fs::read_to_string(dir.path().join("proof/screen.txt")).unwrap();
+    assert!(screen.contains("Kernel panic - not syncing"), "{screen}");
+    evidence_is_there(&record, dir.path());
+}
+
+#[test]
+fn a_root_that_is_on_no_disk_is_named() {
+    let Some(source) = guest("no-root") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let record = prove(false, &["--no-agent", "-o", s(dir.path()), s(&source)]);
+    let reason = words(&record["reason"]);
+    assert!(
+        reason.contains("no root device") && reason.contains("00000000-dead-4bad-8bad-000000000000"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_hung_guest_is_told_by_its_silence_with_its_last_words() {
+    let Some(source) = guest("hung") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let record = prove(
+        false,
+        &["--no-agent", "--silence", "20", "-o", s(dir.path()), s(&source)],
+    );
+    let reason = words(&record["reason"]);
+    assert!(
+        reason.contains("hangs")
+            && reason.contains("nothing more came for 2")
+            && reason.contains("Waiting for root file system"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_folder_that_is_neither_a_run_nor_a_guest_is_refused_and_evidence_goes_into_no_strangers_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, stderr) = run_expecting(2, &["prove", s(dir.path())]);
+    assert!(stderr.contains("no run folder"), "{stderr}");
+    std::fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+    let disk = dir.path().join("disk.qcow2");
+    crate::util::tool("qemu-img", &["create", "-q", "-f", "qcow2", s(&disk), "1M"]);
+    let (_, stderr) = run_expecting(2, &["prove", s(&disk), "-o", s(dir.path())]);
+    assert!(stderr.contains("holds other files"), "{stderr}");
+}
