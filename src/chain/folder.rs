@@ -132,6 +132,19 @@ impl RunFolder {
         self.write_bytes(name, &text)
     }
 
+    /// Removes a file that may be there.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.path(name).display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes any file whole.
     ///
     /// # Errors
