@@ -13,6 +13,9 @@ use runner::fixup::{Change, FixupOutcome, FixupRequest};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// Stands in the run folder while the disks may differ from what the manifest says of them.
+const PENDING: &str = "fixup.pending";
+
 /// Whether the converted image is only tables over the source's own data: a fix-up would change the source.
 pub(crate) fn writes_the_source(manifest: &Manifest) -> bool {
     manifest.disks.iter().any(|disk| disk.mode == "data-file")
@@ -106,12 +109,15 @@ pub(crate) fn fixup(
     engine: &EngineArgs,
     options: &FixupOptions,
 ) -> anyhow::Result<FixupOutcome> {
+    settle(context, folder)?;
     let mut manifest = writable(folder)?;
     let request = request(context, folder, &manifest, engine, options)?;
     let history: Vec<FixupOutcome> = folder.read(RunFolder::FIXUP)?.unwrap_or_default();
     let with = |outcome: &FixupOutcome| history.iter().cloned().chain([outcome.clone()]).collect::<Vec<_>>();
     let mut keep = |planned: &FixupOutcome| {
-        let written = folder.write(RunFolder::FIXUP, &with(planned));
+        let written = folder
+            .write(PENDING, &true)
+            .and_then(|_| folder.write(RunFolder::FIXUP, &with(planned)));
         written.map(drop).map_err(std::io::Error::other)
     };
     let spinner = context.bars.spinner("looking into the guest");
@@ -141,6 +147,7 @@ pub(crate) fn undo(
     engine: &EngineArgs,
     options: &FixupOptions,
 ) -> anyhow::Result<FixupOutcome> {
+    settle(context, folder)?;
     let mut manifest = writable(folder)?;
     let mut history: Vec<FixupOutcome> = folder.need(RunFolder::FIXUP, "fixup")?;
     let since = history
@@ -157,11 +164,18 @@ pub(crate) fn undo(
         RunFolder::FIXUP
     );
     let request = request(context, folder, &manifest, engine, options)?;
+    if !options.dry_run {
+        folder.write(PENDING, &true)?;
+    }
     let spinner = context.bars.spinner("taking the changes back");
     let outcome = runner::fixup::undo(&request, &changes, &context.cancel);
     spinner.finish_and_clear();
     let outcome = outcome?;
-    if outcome.changes.is_empty() || options.dry_run {
+    if options.dry_run {
+        return Ok(outcome);
+    }
+    if outcome.changes.is_empty() {
+        folder.remove(PENDING)?;
         return Ok(outcome);
     }
     history.push(outcome.clone());
@@ -173,6 +187,24 @@ pub(crate) fn undo(
         "the changes of fixup were taken back; fixup.json says how",
     )?;
     Ok(outcome)
+}
+
+/// Takes the disks as they are into the manifest where an earlier fix-up was stopped between writing them and recording that.
+///
+/// # Errors
+/// The disks can't be read.
+pub(crate) fn settle(context: &Context, folder: &RunFolder) -> anyhow::Result<()> {
+    if !folder.has(PENDING) {
+        return Ok(());
+    }
+    context.say("an earlier fix-up was stopped before it was recorded: the disks are hashed again");
+    let mut manifest = writable(folder)?;
+    rehash(
+        context,
+        folder,
+        &mut manifest,
+        "an interrupted fixup may have changed it",
+    )
 }
 
 /// The disks as they are now, for the manifest.
@@ -195,5 +227,5 @@ fn rehash(context: &Context, folder: &RunFolder, manifest: &mut Manifest, why: &
         disk.file_bytes = std::fs::metadata(&path)?.len();
     }
     folder.write(RunFolder::MANIFEST, manifest)?;
-    Ok(())
+    folder.remove(PENDING)
 }
