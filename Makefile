@@ -6,7 +6,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 TRIPLE := x86_64-unknown-linux-gnu
 BIN := target/release/esxodus
 
-.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-boot bench-fixup fuzz clean-demo
+.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-assess bench-boot bench-fixup fuzz clean-demo
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ fuzz: ## fuzz the readers, a minute each (FUZZ_OPTIONS="-t 600 vmdk_hosted")
 bench-fixup: build ## converting and fixing up beside virt-v2v, the appliance beside guestfish
 	@scripts/setup.sh run test bench
 	@scripts/bench-fixup.sh $(BENCH_OPTIONS)
+
+bench-assess: build ## 5,000 guests assessed from files: time, and memory beside a tenth of them
+	@scripts/bench-assess.py $(BENCH_OPTIONS)
 
 clean-demo: ## remove the sample guest and its results from the cache
 	rm -rf "$(CACHE)/demo" "$(CACHE)/demo-out"

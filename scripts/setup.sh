@@ -115,13 +115,26 @@ rust() {
   else die "Rust 1.95 or newer is needed: install it with rustup (https://rustup.rs), then run this again"; fi
 }
 
+# KubeVirt's published API as types, with the compiler that checks manifests against them. npm is not installed for it:
+# Debian's package brings hundreds of others.
+kubevirt_api() {
+  local dir=$cache/kubevirt-api
+  [ -e "$dir/node_modules/typescript/bin/tsc" ] && [ -d "$dir/node_modules/@kubevirt-ui-ext/kubevirt-api" ] && return 0
+  command -v npm >/dev/null || { say "npm is missing: the check of manifests against KubeVirt's types is skipped"; return 0; }
+  say "fetching KubeVirt's types"
+  mkdir -p "$dir"; printf '{"private":true,"type":"module"}\n' > "$dir/package.json"
+  (cd "$dir" && npm install --no-audit --no-fund --ignore-scripts typescript@5.9.3 @kubevirt-ui-ext/kubevirt-api@1.7.0 >&2) ||
+    say "KubeVirt's types were not fetched: the check of manifests against them is skipped"
+}
+
 for group in "${groups[@]}"; do
   case $group in
     run)
       need ca-certificates make gcc libc6-dev pkg-config kmod mmdebstrap fdisk e2fsprogs dosfstools mtools busybox-static cpio gzip xz-utils zstd lvm2 cryptsetup-bin python3-minimal
       need_qemu; guest_kernel; rust ;;
     test)
-      need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm openssl lxc lz4 passt ;;
+      need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm openssl lxc lz4 passt
+      kubevirt_api ;;
     bench)
       need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy virt-v2v guestfish ;;
     fuzz)

@@ -36,6 +36,7 @@ pub fn of_vmx(file: &VmxFile, machine: &Machine) -> Accounting {
             line: Some(entry.line),
             class,
             why: why.to_owned(),
+            same_as: None,
             targets: BTreeMap::new(),
         });
     }
@@ -56,7 +57,8 @@ pub fn fill_targets(accounting: &mut Accounting, machine: &Machine, virtio_prove
             continue;
         }
         for plan in &plans {
-            if let Some(value) = target_value(&key.key.to_ascii_lowercase(), machine, plan) {
+            let name = key.same_as.as_ref().unwrap_or(&key.key).to_ascii_lowercase();
+            if let Some(value) = target_value(&name, machine, plan) {
                 key.targets.insert(plan.target.name().to_owned(), value);
             }
         }
@@ -132,16 +134,30 @@ fn target_value(key: &str, machine: &Machine, plan: &Plan) -> Option<String> {
             Qemu | Kubevirt => None,
         },
         "sched.cpu.shares" => match plan.target {
-            Proxmox => crate::targets::plan::cpu_weight(machine).map(|weight| format!("cpuunits: {weight}")),
-            Libvirt => crate::targets::plan::cpu_weight(machine).map(|weight| format!("shares {weight}")),
+            Proxmox => plan.resources.cpu_weight.map(|weight| format!("cpuunits: {weight}")),
+            Libvirt => plan.resources.cpu_weight.map(|weight| format!("shares {weight}")),
             Qemu | Kubevirt => None,
         },
         "disk.enableuuid" => {
             let serials: Vec<&str> = machine.disks.iter().filter_map(|disk| disk.serial.as_deref()).collect();
             (!serials.is_empty()).then(|| format!("serial, cut to 20 characters: {}", serials.join(", ")))
         }
-        "vcpu.hotadd" => on_off("no growth beyond the present size", machine.cpu.hot_add),
-        "mem.hotadd" => on_off("no growth beyond the present size", machine.memory.hot_add),
+        "vcpu.hotadd" => on_off("no growth unless the map has max_vcpus", machine.cpu.hot_add),
+        "mem.hotadd" => on_off("no growth unless the map has max_memory_mib", machine.memory.hot_add),
+        "numa.vcpu.maxpervirtualnode" => Some(match (plan.resources.nodes.len(), plan.target) {
+            (0, _) => "one node".to_owned(),
+            (_, Kubevirt) => "one node: more need dedicated CPUs".to_owned(),
+            (nodes, _) => format!(
+                "{nodes} nodes of {} vCPUs",
+                machine.cpu.vcpus / u32::try_from(nodes).unwrap_or(1)
+            ),
+        }),
+        "sched.mem.min" | "sched.mem.pin" => plan.resources.reserved_mib.map(|mib| match plan.target {
+            Proxmox if mib >= machine.memory.mib => "balloon: 0".to_owned(),
+            Proxmox => "no ballooning below the size".to_owned(),
+            Libvirt | Qemu => "no balloon device".to_owned(),
+            Kubevirt => format!("requests: memory {mib}Mi"),
+        }),
         "vhv.enable" => on_off("host CPU model", machine.cpu.nested),
         _ if property == "virtualdev" => Some(plan.disk_controller.clone()),
         _ => None,

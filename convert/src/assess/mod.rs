@@ -2,6 +2,7 @@
 //!
 //! A broken file costs its own row. Memory holds one description at a time and the rows.
 
+mod pairs;
 mod plan;
 mod sheet;
 
@@ -62,6 +63,7 @@ pub type OnGuest<'a> = dyn FnMut(&mut EstateGuest, Option<&Machine>) + 'a;
 /// The rows, and who is told of each.
 struct Rows<'a> {
     guests: Vec<EstateGuest>,
+    pairs: pairs::Pairs,
     on_guest: &'a mut OnGuest<'a>,
 }
 
@@ -69,6 +71,12 @@ impl Rows<'_> {
     fn add(&mut self, mut guest: EstateGuest, machine: Option<&Machine>) {
         (self.on_guest)(&mut guest, machine);
         self.guests.push(guest);
+    }
+
+    fn add_imported(&mut self, path: &Path, imported: &crate::source::Imported) {
+        self.pairs
+            .see(self.guests.len(), &self.guests, &imported.machine, &imported.disks);
+        self.add(row(path, imported), Some(&imported.machine));
     }
 }
 
@@ -85,6 +93,7 @@ pub fn assess<'a>(
 ) -> EstateReport {
     let mut rows = Rows {
         guests: Vec::new(),
+        pairs: pairs::Pairs::default(),
         on_guest,
     };
     for source in sources.iter().filter(|source| !is_sheet(source)) {
@@ -130,6 +139,9 @@ pub fn assess<'a>(
         }
     }
     let mut guests = rows.guests;
+    for (number, finding) in rows.pairs.into_findings() {
+        add_finding(&mut guests[number], finding, &options.import.suppress);
+    }
     plan::waves(&mut guests, options.wave_guests.max(1));
     summary(guests, options, tool)
 }
@@ -152,7 +164,7 @@ fn is_sheet(path: &Path) -> bool {
 
 fn one(path: &Path, options: &AssessOptions, rows: &mut Rows<'_>, cancel: &AtomicBool) {
     match open(path, &options.import) {
-        Ok(imported) => rows.add(row(path, &imported), Some(&imported.machine)),
+        Ok(imported) => rows.add_imported(path, &imported),
         // A vApp: a row for each of its guests.
         Err(ImportError::Ovf {
             source: crate::ovf::OvfError::SeveralSystems { names, asked: None },
@@ -167,7 +179,7 @@ fn one(path: &Path, options: &AssessOptions, rows: &mut Rows<'_>, cancel: &Atomi
                     ..options.import.clone()
                 };
                 match open(path, &import) {
-                    Ok(imported) => rows.add(row(path, &imported), Some(&imported.machine)),
+                    Ok(imported) => rows.add_imported(path, &imported),
                     Err(error) => rows.add(unreadable(path.display().to_string(), name, error.to_string()), None),
                 }
             }
@@ -230,6 +242,15 @@ fn row(path: &Path, imported: &crate::source::Imported) -> EstateGuest {
         findings: imported.findings.clone(),
         limits: Vec::new(),
     }
+}
+
+/// Adds what was found after a guest was judged, and judges it anew.
+fn add_finding(guest: &mut EstateGuest, finding: Finding, reasons: &BTreeMap<String, String>) {
+    let mut finding = [finding];
+    crate::preflight::suppress(&mut finding, reasons);
+    guest.findings.extend(finding);
+    guest.findings.sort_by_key(|finding| finding.severity);
+    (guest.verdict, guest.effort) = judge(&guest.findings);
 }
 
 /// What the findings come to.

@@ -1,6 +1,6 @@
 //! RVTools' export: a workbook (xlsx), or the tab `vInfo` as CSV with the other tabs beside it.
 //!
-//! `vInfo` makes the guests; `vDisk`, `vNetwork`, `vSnapshot` and `vUSB` add to them where they are there. Columns are
+//! `vInfo` makes the guests; `vDisk`, `vNetwork`, `vPartition`, `vSnapshot`, `vTools` and `vUSB` add to them where they are there. Columns are
 //! found by name, so their order and those that are missing don't matter.
 
 use super::{judge, unreadable};
@@ -10,7 +10,7 @@ use reports::schema::{EstateGuest, Finding};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-const TABS: [&str; 4] = ["vDisk", "vNetwork", "vSnapshot", "vUSB"];
+const TABS: [&str; 6] = ["vDisk", "vNetwork", "vPartition", "vSnapshot", "vTools", "vUSB"];
 
 /// One tab: names of columns in lower case, and the rows.
 #[derive(Debug, Default)]
@@ -313,6 +313,18 @@ fn findings(line: Line<'_>, parts: &[(&'static str, Line<'_>)], source: &str) ->
         )
     };
     add(line.is("powerstate", "suspended"), "vm.suspended", column("Powerstate"));
+    let is_on = line.is("powerstate", "poweredOn");
+    add(is_on, "vm.running", column("Powerstate"));
+    add(
+        line.is_true("consolidation needed"),
+        "snapshot.consolidation-needed",
+        column("Consolidation Needed"),
+    );
+    add(
+        line.is("dns name", "localhost.localdomain"),
+        "host.name-default",
+        column("DNS Name"),
+    );
     add(true, "vm.sheet-only", source.to_owned());
     add(line.is_true("template"), "vm.template", column("Template"));
     add(line.is("firmware", "efi"), "firmware.nvram-lost", column("Firmware"));
@@ -384,6 +396,26 @@ fn findings(line: Line<'_>, parts: &[(&'static str, Line<'_>)], source: &str) ->
                     says("Starts Connected"),
                 );
             }
+            "vPartition" => {
+                // The least that a conversion needs, as `guest.space` has it from the disks themselves.
+                let disk = part.cell(&["disk"]).unwrap_or_default();
+                let least = match disk.trim_end_matches('\\') {
+                    "/" | "C:" | "c:" => 100,
+                    "/boot" => 50,
+                    _ => 10,
+                };
+                let free = part.number(&["free mib", "free mb"]);
+                add(
+                    free.is_some_and(|free| free < least),
+                    "guest.space",
+                    format!("{disk}: {} MiB free, {least} MiB are needed", free.unwrap_or(0)),
+                );
+            }
+            "vTools" => add(
+                is_on && (part.is("tools", "toolsNotRunning") || part.is("tools", "toolsNotInstalled")),
+                "tools.not-running",
+                says("Tools"),
+            ),
             "vSnapshot" => snapshots += 1,
             "vUSB" => add(part.is_true("connected"), "device.usb", says("Device Type")),
             _ => {}

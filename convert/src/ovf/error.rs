@@ -70,7 +70,7 @@ pub enum OvfError {
     #[error("the package holds {} descriptions{}", .0.len(), if .0.is_empty() { String::new() } else { format!(": {}. Unpack it and name one", .0.join(", ")) })]
     Descriptions(Vec<String>),
     /// An unknown compression.
-    #[error("File \"{href}\" has compression \"{compression}\"; only gzip and identity are known")]
+    #[error("File \"{href}\" has compression \"{compression}\"; only gzip, xz and identity are known")]
     Compression {
         /// Which file.
         href: String,

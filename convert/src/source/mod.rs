@@ -4,10 +4,12 @@
 //! description's folder, or in a folder that the user allowed.
 
 pub mod bare;
+mod certificate;
 mod error;
 mod gate;
 mod open;
 mod package;
+mod unpack;
 
 pub use error::ImportError;
 pub use open::open;
@@ -59,6 +61,6 @@ pub struct Imported {
     pub folder: PathBuf,
     /// Where each disk of `machine.disks` lies, in that order.
     pub disks: Vec<DiskPlace>,
-    /// Temporary files (an unpacked disk of a compressed OVA); removed when this is dropped.
-    pub temporary: Option<tempfile::TempDir>,
+    /// Temporary files (an unpacked package, unpacked disks); removed when this is dropped.
+    pub temporary: Vec<tempfile::TempDir>,
 }

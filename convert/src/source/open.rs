@@ -28,7 +28,7 @@ pub fn open(path: &Path, options: &ImportOptions) -> Result<Imported, ImportErro
     match extension.as_str() {
         "vmx" | "vmtx" => open_vmx(path, options),
         "ovf" => package::open_ovf(path, options),
-        "ova" | "tgz" | "gz" | "zip" | "tar" => package::open_ova(path, options),
+        "ova" | "tgz" | "gz" | "xz" | "txz" | "zip" | "tar" => package::open_ova(path, options),
         "vmdk" => bare::open_vmdk(path, options),
         "nvram" => Err(refuse(path, "this is the firmware's memory of a guest")),
         "vmsd" => Err(refuse(path, "this is the snapshot list of a guest")),
@@ -184,12 +184,7 @@ pub(super) fn finish(
     if known {
         accounting::fill_targets(&mut accounting, &machine, false);
     }
-    let mut findings = preflight::run(&Subject {
-        machine: &machine,
-        accounting: &accounting,
-        notices: &notices,
-        disks: &headers,
-    });
+    let mut findings = preflight::run(&Subject::new(&machine, &accounting, &notices, &headers));
     preflight::suppress(&mut findings, &options.suppress);
     Imported {
         machine,
@@ -197,6 +192,6 @@ pub(super) fn finish(
         findings,
         folder,
         disks,
-        temporary: None,
+        temporary: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::open::{finish, folder_of, place, read_limited};
 use super::{DiskPlace, ImportError, ImportOptions, Imported};
+use super::{certificate, unpack};
 use crate::machine::from_ovf::{self, Choice};
 use crate::machine::{Notice, SourceKind};
 use crate::ovf::{self, FileEntry, MAX_DOCUMENT_BYTES, OvfError, manifest, tar};
@@ -64,10 +65,12 @@ pub(super) fn open_ovf(path: &Path, options: &ImportOptions) -> Result<Imported,
         let text = read_limited(&stem, MAX_DOCUMENT_BYTES)?;
         check_manifest(&String::from_utf8_lossy(&text), &files, options, &mut notices);
     }
-    if path.with_extension("cert").is_file() {
+    let signature = path.with_extension("cert");
+    if signature.is_file() {
+        let text = read_limited(&signature, MAX_DOCUMENT_BYTES)?;
         notices.push(Notice::new(
             "ova.certificate",
-            path.with_extension("cert").display().to_string(),
+            format!("{}: {}", signature.display(), certificate::describe(&text)),
         ));
     }
     assemble(&document, path, SourceKind::Ovf, &files, notices, options, None)
@@ -78,39 +81,46 @@ pub(super) fn open_ova(path: &Path, options: &ImportOptions) -> Result<Imported,
     let mut magic = [0; 6];
     let length = file.read(&mut magic).map_err(io(path, "reading"))?;
     let mut notices = Vec::new();
-    if magic[..length].starts_with(b"\x1f\x8b") {
-        let folder = tempfile::tempdir().map_err(io(path, "making a temporary folder"))?;
-        let plain = folder.path().join("package.tar");
-        file.seek(SeekFrom::Start(0)).map_err(io(path, "reading"))?;
-        let mut out = File::create(&plain).map_err(io(&plain, "writing"))?;
-        let bytes =
-            std::io::copy(&mut flate2::read::MultiGzDecoder::new(file), &mut out).map_err(io(path, "inflating"))?;
-        notices.push(Notice::new(
-            "ova.needs-extracting",
-            format!("the package is gzip; {bytes} bytes of temporary space"),
-        ));
-        let mut imported = open_tar(path, &plain, notices, options)?;
-        imported.temporary = Some(folder);
-        return Ok(imported);
-    }
-    if magic[..length].starts_with(b"\xfd7zXZ") || magic[..length].starts_with(b"PK\x03\x04") {
-        return Err(ImportError::NotADescription {
-            path: path.to_owned(),
-            what: "a package in xz or zip, which can't be read in place: unpack it and name the .ovf",
-        });
-    }
-    open_tar(path, path, notices, options)
+    file.seek(SeekFrom::Start(0)).map_err(io(path, "reading"))?;
+    let Some(container) = unpack::Container::of(&magic[..length]) else {
+        return open_tar(path, path, notices, options);
+    };
+    let folder = tempfile::tempdir().map_err(io(path, "making a temporary folder"))?;
+    let plain = folder.path().join("package.tar");
+    let (bytes, members) = container
+        .unpack(file, &plain)
+        .map_err(io(path, "unpacking the package"))?;
+    notices.push(Notice::new(
+        "ova.needs-extracting",
+        format!(
+            "the package is in {}; {bytes} bytes of temporary space",
+            container.name()
+        ),
+    ));
+    let mut imported = match members {
+        Some(members) => open_members(path, &plain, &members, notices, options)?,
+        None => open_tar(path, &plain, notices, options)?,
+    };
+    imported.temporary.push(folder);
+    Ok(imported)
 }
 
 /// `shown` is the path that the user gave, `real` the tar file.
-fn open_tar(
+fn open_tar(shown: &Path, real: &Path, notices: Vec<Notice>, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let mut file = File::open(real).map_err(io(real, "opening"))?;
+    let members = tar::index(&mut file).map_err(wrap(shown))?;
+    open_members(shown, real, &members, notices, options)
+}
+
+/// `real` holds the bytes of all `members`.
+fn open_members(
     shown: &Path,
     real: &Path,
+    members: &[tar::Member],
     mut notices: Vec<Notice>,
     options: &ImportOptions,
 ) -> Result<Imported, ImportError> {
     let mut file = File::open(real).map_err(io(real, "opening"))?;
-    let members = tar::index(&mut file).map_err(wrap(shown))?;
     let with = |extension: &str| -> Vec<&tar::Member> {
         members
             .iter()
@@ -141,13 +151,17 @@ fn open_tar(
         Ok(bytes)
     };
     let document = read(description)?;
-    let files = Files::Tar(real, &members);
+    let files = Files::Tar(real, members);
     for member in with(".mf") {
         let text = read(member)?;
         check_manifest(&String::from_utf8_lossy(&text), &files, options, &mut notices);
     }
     for member in with(".cert") {
-        notices.push(Notice::new("ova.certificate", member.name.clone()));
+        let text = read(member)?;
+        notices.push(Notice::new(
+            "ova.certificate",
+            format!("{}: {}", member.name, certificate::describe(&text)),
+        ));
     }
     assemble(&document, shown, SourceKind::Ova, &files, notices, options, Some(real))
 }
@@ -267,7 +281,7 @@ fn assemble(
         let mut found = disk_place(&disk.name(), file, files, &folder, tar, options, &mut notices);
         match file.compression.as_deref().unwrap_or_default() {
             "" | "identity" => {}
-            "gzip" if !found.path.as_os_str().is_empty() && found.path.exists() => {
+            packed @ ("gzip" | "xz") if found.path.is_file() => {
                 if temporary.is_none() {
                     temporary = Some(tempfile::tempdir().map_err(io(path, "making a temporary folder"))?);
                 }
@@ -276,7 +290,7 @@ fn assemble(
                     .expect("it was just made")
                     .path()
                     .join(format!("disk{}.vmdk", disks.len()));
-                let bytes = inflate(&found, &target).map_err(io(path, "inflating a disk"))?;
+                let bytes = unpack::disk(&found, packed, &target).map_err(io(path, "unpacking a disk"))?;
                 notices.push(Notice::new(
                     "ova.needs-extracting",
                     format!("{}: {bytes} bytes of temporary space", file.href),
@@ -286,7 +300,7 @@ fn assemble(
                     ..DiskPlace::default()
                 };
             }
-            "gzip" => {}
+            "gzip" | "xz" => {}
             other => {
                 return Err(wrap(path)(OvfError::Compression {
                     href: file.href.clone(),
@@ -297,19 +311,8 @@ fn assemble(
         disks.push(found);
     }
     let mut imported = finish(built.machine, built.accounting, notices, folder, disks, options);
-    imported.temporary = temporary;
+    imported.temporary = temporary.into_iter().collect();
     Ok(imported)
-}
-
-fn inflate(place: &DiskPlace, target: &Path) -> Result<u64, std::io::Error> {
-    let mut file = File::open(&place.path)?;
-    let (offset, bytes) = match place.window {
-        Some(window) => window,
-        None => (0, file.metadata()?.len()),
-    };
-    file.seek(SeekFrom::Start(offset))?;
-    let mut out = File::create(target)?;
-    std::io::copy(&mut flate2::read::MultiGzDecoder::new(file.take(bytes)), &mut out)
 }
 
 /// Where a file of the package lies: in the folder, in the tar, or in pieces.

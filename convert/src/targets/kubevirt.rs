@@ -129,6 +129,22 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
         devices["tpm"] = json!({"persistent": true});
     }
     let cpu = &machine.cpu;
+    let (cores, threads) = (cpu.cores_per_socket, cpu.threads);
+    let mut cpus = json!({"sockets": cpu.sockets, "cores": cores, "threads": threads});
+    if plan.resources.vcpus_grow(machine) {
+        cpus["maxSockets"] = plan.resources.sockets.into();
+    }
+    let mut memory = json!({"guest": format!("{}Mi", machine.memory.mib)});
+    if let Some(most) = plan.resources.max_memory_mib {
+        memory["maxGuest"] = format!("{most}Mi").into();
+    }
+    let mut claim = Map::new();
+    if let Some(mib) = plan.resources.reserved_mib {
+        claim.insert("requests".into(), json!({"memory": format!("{mib}Mi")}));
+    }
+    if let Some(limit) = plan.resources.cpu_limit {
+        claim.insert("limits".into(), json!({"cpu": format!("{}m", limit.get() * 10)}));
+    }
     let mut clock = json!({"timer": {"hpet": {"present": false}, "pit": {"tickPolicy": "delay"}, "rtc": {"tickPolicy": "catchup"}}});
     // Local time needs the name of a zone, which no file of the source holds; UTC with the source's offset is the nearest.
     clock["utc"] = match machine.rtc_offset_seconds {
@@ -138,6 +154,18 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
     let mut annotations = json!({"esxodus/source-name": printable(&machine.name)});
     if !machine.notes.is_empty() {
         annotations["esxodus/notes"] = printable(&machine.notes).into();
+    }
+    let mut domain = json!({
+        "machine": {"type": "q35"},
+        "cpu": cpus,
+        "memory": memory,
+        "firmware": firmware,
+        "features": features,
+        "clock": clock,
+        "devices": devices,
+    });
+    if !claim.is_empty() {
+        domain["resources"] = claim.into();
     }
     json!({
         "apiVersion": "kubevirt.io/v1",
@@ -149,15 +177,7 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
             "template": {
                 "metadata": {"labels": {"kubevirt.io/domain": plan.name}},
                 "spec": {
-                    "domain": {
-                        "machine": {"type": "q35"},
-                        "cpu": {"sockets": cpu.sockets, "cores": cpu.cores_per_socket, "threads": cpu.threads},
-                        "memory": {"guest": format!("{}Mi", machine.memory.mib)},
-                        "firmware": firmware,
-                        "features": features,
-                        "clock": clock,
-                        "devices": devices,
-                    },
+                    "domain": domain,
                     "networks": networks,
                     "volumes": volumes,
                 },

@@ -1,7 +1,7 @@
 //! libvirt: domain XML that passes `virt-xml-validate` and libvirt's own parser.
 
 use super::TargetError;
-use super::plan::{BootDevice, Chipset, DiskBus, Plan, cpu_weight};
+use super::plan::{BootDevice, Chipset, DiskBus, Plan, needs_host_address_bits};
 use super::text::{printable, serial};
 use super::write::TargetContext;
 use crate::machine::{DiskMode, FirmwareKind, Machine, OsFamily, RemovableKind, Tpm, identity};
@@ -113,13 +113,7 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     )?;
     xml.end("esxodus:migration")?;
     xml.end("metadata")?;
-    xml.text("memory", &[("unit", "MiB")], &machine.memory.mib.to_string())?;
-    xml.text("vcpu", &[], &machine.cpu.vcpus.to_string())?;
-    if let Some(weight) = cpu_weight(machine) {
-        xml.start("cputune", &[])?;
-        xml.text("shares", &[], &weight.to_string())?;
-        xml.end("cputune")?;
-    }
+    resources(xml, machine, plan)?;
     if let (Some(uuid), Some(serial)) = (&uuid, &machine.identity.smbios_serial) {
         xml.start("sysinfo", &[("type", "smbios")])?;
         xml.start("system", &[])?;
@@ -167,7 +161,7 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     }
     xml.end("features")?;
     // Above 1 TiB the guest must see the host's address width, which only passthrough gives.
-    let large = machine.memory.mib > 1_000 * 1024;
+    let large = needs_host_address_bits(machine, &plan.resources);
     let mode = if machine.cpu.nested || large {
         "host-passthrough"
     } else {
@@ -177,7 +171,7 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     xml.empty(
         "topology",
         &[
-            ("sockets", &machine.cpu.sockets.to_string()),
+            ("sockets", &plan.resources.sockets.to_string()),
             ("dies", "1"),
             ("cores", &machine.cpu.cores_per_socket.to_string()),
             ("threads", &machine.cpu.threads.to_string()),
@@ -185,6 +179,21 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     )?;
     if large {
         xml.empty("maxphysaddr", &[("mode", "passthrough")])?;
+    }
+    if !plan.resources.nodes.is_empty() {
+        xml.start("numa", &[])?;
+        for (id, node) in plan.resources.nodes.iter().enumerate() {
+            xml.empty(
+                "cell",
+                &[
+                    ("id", &id.to_string()),
+                    ("cpus", &format!("{}-{}", node.first, node.last)),
+                    ("memory", &node.mib.to_string()),
+                    ("unit", "MiB"),
+                ],
+            )?;
+        }
+        xml.end("numa")?;
     }
     xml.end("cpu")?;
     let offset = if machine.rtc_local { "localtime" } else { "utc" };
@@ -196,6 +205,42 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     xml.text("on_poweroff", &[], "destroy")?;
     xml.text("on_reboot", &[], "restart")?;
     xml.text("on_crash", &[], "restart")
+}
+
+/// Memory and CPUs with their room to grow, pinning, limit and weight.
+fn resources(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
+    let resources = &plan.resources;
+    if let Some(most) = resources.max_memory_mib {
+        xml.text("maxMemory", &[("slots", "16"), ("unit", "MiB")], &most.to_string())?;
+    }
+    xml.text("memory", &[("unit", "MiB")], &machine.memory.mib.to_string())?;
+    let current = machine.cpu.vcpus.to_string();
+    let mut attributes: Vec<(&str, &str)> = Vec::new();
+    if let Some(list) = &resources.cpu_affinity {
+        attributes.push(("cpuset", list));
+    }
+    if resources.vcpus_grow(machine) {
+        attributes.push(("current", &current));
+    }
+    xml.text("vcpu", &attributes, &resources.max_vcpus.to_string())?;
+    if resources.cpu_weight.is_some() || resources.cpu_limit.is_some() {
+        xml.start("cputune", &[])?;
+        if let Some(weight) = resources.cpu_weight {
+            xml.text("shares", &[], &weight.to_string())?;
+        }
+        if let Some(limit) = resources.cpu_limit {
+            // Microseconds: of each 100 ms the guest as a whole gets so many.
+            xml.text("global_period", &[], "100000")?;
+            xml.text("global_quota", &[], &(u64::from(limit.get()) * 1000).to_string())?;
+        }
+        xml.end("cputune")?;
+    }
+    if let Some(nodes) = &resources.numa_nodes {
+        xml.start("numatune", &[])?;
+        xml.empty("memory", &[("mode", "strict"), ("nodeset", nodes)])?;
+        xml.end("numatune")?;
+    }
+    Ok(())
 }
 
 fn disks(xml: &mut Xml, machine: &Machine, context: &TargetContext, plan: &Plan, folder: &Path) -> Done {

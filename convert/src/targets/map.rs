@@ -13,11 +13,16 @@
 //! [guests.web01]              # overrides for one guest, by its source name
 //! name = "web-01"
 //! storage = "ceph"
+//! max_vcpus = 8               # room to grow; libvirt, Proxmox VE, QEMU, KubeVirt
+//! max_memory_mib = 16384
+//! cpu_affinity = "0-3"        # CPUs of the new host; libvirt, Proxmox VE, QEMU
+//! numa_nodes = "0"            # NUMA nodes of the new host; libvirt, Proxmox VE
+//! cpu_limit = 2.5             # CPUs at most; libvirt, Proxmox VE, KubeVirt
 //! [guests.web01.nics."00:50:56:aa:bb:cc"]
 //! bridge = "vmbr7"
 //! ```
 
-use super::TargetError;
+use super::{Target, TargetError};
 use crate::machine::{Machine, Nic};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -57,12 +62,72 @@ pub struct Guest {
     pub storage: Option<String>,
     /// KubeVirt storage class.
     pub storage_class: Option<String>,
+    /// vCPUs that may be added up to, a multiple of one socket's.
+    pub max_vcpus: Option<u32>,
+    /// Memory that may be added up to, in MiB.
+    pub max_memory_mib: Option<u64>,
+    /// CPUs of the target host: `0-3,8`.
+    pub cpu_affinity: Option<String>,
+    /// NUMA nodes of the target host: `0-1`.
+    pub numa_nodes: Option<String>,
+    /// CPUs of the host that the guest may use at most, 0.01 to 128.
+    pub cpu_limit: Option<Hundredths>,
     /// By source network.
     #[serde(default)]
     pub networks: BTreeMap<String, Network>,
     /// By MAC, lower case with colons; goes before `networks`.
     #[serde(default)]
     pub nics: BTreeMap<String, Network>,
+}
+
+/// A number with at most two places behind the point, 0.01 to 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Hundredths(u32);
+
+impl Hundredths {
+    /// How many hundredths.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Hundredths {
+    type Error = String;
+
+    fn try_from(number: f64) -> Result<Self, String> {
+        let hundredths = (number * 100.0).round();
+        if !(1.0..=12_800.0).contains(&hundredths) {
+            return Err(format!("{number}, allowed is 0.01 to 128"));
+        }
+        // Whole and below 12 801: its text is that of a u32.
+        format!("{hundredths:.0}")
+            .parse()
+            .map(Self)
+            .map_err(|_| format!("{number}"))
+    }
+}
+
+impl std::fmt::Display for Hundredths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 % 100 {
+            0 => write!(f, "{}", self.0 / 100),
+            rest => write!(f, "{}.{rest:02}", self.0 / 100),
+        }
+    }
+}
+
+/// `0-3,8`: numbers and ranges of numbers.
+fn is_list(text: &str) -> bool {
+    text.split(',').all(|part| {
+        let mut ends = part.split('-').map(str::parse::<u16>);
+        match (ends.next(), ends.next(), ends.next()) {
+            (Some(Ok(_)), None, None) => true,
+            (Some(Ok(first)), Some(Ok(last)), None) => first <= last,
+            _ => false,
+        }
+    })
 }
 
 /// The map.
@@ -99,6 +164,15 @@ impl NetworkMap {
                 )));
             }
         }
+        for (name, guest) in &map.guests {
+            for (key, list) in [("cpu_affinity", &guest.cpu_affinity), ("numa_nodes", &guest.numa_nodes)] {
+                if let Some(list) = list.as_ref().filter(|list| !is_list(list)) {
+                    return Err(TargetError::Map(format!(
+                        "guest \"{name}\": {key} = \"{list}\" is no list such as 0-3,8"
+                    )));
+                }
+            }
+        }
         Ok(map)
     }
 
@@ -122,15 +196,7 @@ impl NetworkMap {
     /// Proxmox VE storage and KubeVirt storage class for a disk whose file is named `file` at the source.
     #[must_use]
     pub fn storage(&self, machine: &Machine, file: &str) -> Datastore {
-        let datastore = file
-            .strip_prefix("/vmfs/volumes/")
-            .and_then(|rest| rest.split('/').next())
-            .or_else(|| {
-                file.strip_prefix('[')
-                    .and_then(|rest| rest.split_once(']'))
-                    .map(|(name, _)| name)
-            });
-        let mut found = datastore
+        let mut found = datastore(file)
             .and_then(|name| self.datastores.get(name))
             .cloned()
             .unwrap_or_default();
@@ -141,11 +207,37 @@ impl NetworkMap {
         found
     }
 
-    /// Fails where a NIC has no place for one of the targets, with the TOML that is missing.
+    /// KubeVirt's pod network takes one NIC of a guest.
+    fn check_pod(&self, machine: &Machine) -> Result<(), TargetError> {
+        let on_pod: Vec<String> = machine
+            .nics
+            .iter()
+            .filter(|nic| {
+                self.network(machine, nic)
+                    .is_some_and(|network| network.pod && network.nad.is_none())
+            })
+            .map(|nic| format!("ethernet{}", nic.index))
+            .collect();
+        if on_pod.len() > 1 {
+            return Err(TargetError::Map(format!(
+                "guest \"{}\": {} are on the pod network, which takes one NIC of a guest; give the others a nad",
+                machine.name,
+                on_pod.join(", ")
+            )));
+        }
+        Ok(())
+    }
+
+    /// Fails where a NIC or a datastore has no place for one of the targets, with the TOML that is missing.
     ///
     /// # Errors
-    /// [`TargetError::Unmapped`].
-    pub fn check(&self, machine: &Machine, bridge: bool, kubevirt: bool) -> Result<(), TargetError> {
+    /// [`TargetError::Unmapped`]; [`TargetError::Map`] where two NICs are put on KubeVirt's pod network.
+    pub fn check(&self, machine: &Machine, targets: &[Target]) -> Result<(), TargetError> {
+        let kubevirt = targets.contains(&Target::Kubevirt);
+        let bridge = targets.iter().any(|target| *target != Target::Kubevirt);
+        if kubevirt {
+            self.check_pod(machine)?;
+        }
         let mut names = Vec::new();
         let mut add = String::new();
         for nic in &machine.nics {
@@ -178,12 +270,49 @@ impl NetworkMap {
             }
             add.push('\n');
         }
+        for datastore in machine.disks.iter().filter_map(|disk| datastore(&disk.file)) {
+            let guest = self.guest(machine);
+            let known = self.datastores.get(datastore);
+            let place =
+                |of: fn(&Datastore) -> bool, own: fn(&Guest) -> bool| known.is_some_and(of) || guest.is_some_and(own);
+            let lacks_storage = targets.contains(&Target::Proxmox)
+                && !place(|known| known.storage.is_some(), |guest| guest.storage.is_some());
+            let lacks_class = kubevirt
+                && !place(
+                    |known| known.storage_class.is_some(),
+                    |guest| guest.storage_class.is_some(),
+                );
+            let name = format!("datastore \"{datastore}\"");
+            if !lacks_storage && !lacks_class || names.contains(&name) {
+                continue;
+            }
+            names.push(name);
+            add.push_str(&format!("[datastores.{}]\n", quoted(datastore)));
+            if lacks_storage {
+                add.push_str("storage = \"local-lvm\"\n");
+            }
+            if lacks_class {
+                add.push_str("storage_class = \"standard\"\n");
+            }
+            add.push('\n');
+        }
         if names.is_empty() {
             Ok(())
         } else {
             Err(TargetError::Unmapped { names, add })
         }
     }
+}
+
+/// The datastore that a file's name at the source begins with: `/vmfs/volumes/NAME/…` or `[NAME] …`.
+fn datastore(file: &str) -> Option<&str> {
+    file.strip_prefix("/vmfs/volumes/")
+        .and_then(|rest| rest.split('/').next())
+        .or_else(|| {
+            file.strip_prefix('[')
+                .and_then(|rest| rest.split_once(']'))
+                .map(|(name, _)| name)
+        })
 }
 
 /// A TOML basic string, which is what JSON writes too.

@@ -3,8 +3,8 @@
 //! Two stages. Until virtio drivers are proven in the guest every device is one that the guest can already drive ("boot
 //! safe"); afterwards disks go to virtio-scsi and NICs to virtio.
 
-use super::TargetError;
 use super::text::dns_name;
+use super::{Resources, TargetError};
 use crate::machine::{ControllerBus, FirmwareKind, Machine, Nic, OsFamily};
 
 /// A target.
@@ -100,6 +100,25 @@ pub fn cpu_weight(machine: &Machine) -> Option<u64> {
     Some(percent.clamp(1, 10_000)).filter(|percent| *percent != 100)
 }
 
+/// Level of x86-64 that the declared guest needs: 3 (AVX2) for RHEL 10 and what is built from it, else 2.
+#[must_use]
+pub fn cpu_level(machine: &Machine) -> u8 {
+    const OF_LEVEL_3: [&str; 5] = ["rhel10", "centos10", "rockylinux10", "almalinux10", "oraclelinux10"];
+    let id = machine.os.declared.to_ascii_lowercase();
+    if OF_LEVEL_3.iter().any(|name| id.starts_with(name)) {
+        3
+    } else {
+        2
+    }
+}
+
+/// The guest has, or may get, so much memory that the default CPU model's 40 address bits (1 TiB, less what PCI needs) are
+/// too few.
+#[must_use]
+pub fn needs_host_address_bits(machine: &Machine, resources: &Resources) -> bool {
+    resources.max_memory_mib.unwrap_or(machine.memory.mib) > 1_000 * 1024
+}
+
 /// What a machine becomes on one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -117,6 +136,8 @@ pub struct Plan {
     pub disk_controller: String,
     /// Index of the disk to boot from first.
     pub boot_disk: usize,
+    /// What the guest may claim of its host.
+    pub resources: Resources,
 }
 
 impl Plan {
@@ -193,6 +214,7 @@ impl Plan {
             nics,
             disk_controller,
             boot_disk,
+            resources: Resources::of(machine),
         }
     }
 

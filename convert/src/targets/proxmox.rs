@@ -3,7 +3,7 @@
 //! The file names volumes that exist; `import-from` is known to `qm` and the API only. So the script makes the volumes,
 //! and the file is what results with the default names of LVM-thin.
 
-use super::plan::{BootDevice, Chipset, DiskBus, Plan, cpu_weight};
+use super::plan::{BootDevice, Chipset, DiskBus, Plan, cpu_level, needs_host_address_bits};
 use super::text::{printable, serial, shell};
 use super::write::TargetContext;
 use crate::machine::{DiskMode, FirmwareKind, Machine, RemovableKind, Tpm, identity};
@@ -31,25 +31,14 @@ fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item>
     let mut items = vec![
         item("name", &plan.name),
         item("ostype", &machine.os.pve_ostype),
-        item("sockets", machine.cpu.sockets.to_string()),
+        item("sockets", plan.resources.sockets.to_string()),
         item("cores", machine.cpu.cores_per_socket.to_string()),
         item("memory", machine.memory.mib.max(16).to_string()),
         item("scsihw", &plan.disk_controller),
         item("localtime", u8::from(machine.rtc_local).to_string()),
     ];
-    // The default CPU model has 40 physical address bits: 1 TiB, less what PCI needs.
-    let large = machine.memory.mib > 1_000 * 1024;
-    items.push(item(
-        "cpu",
-        if machine.cpu.nested || large {
-            "host"
-        } else {
-            "x86-64-v2-AES"
-        },
-    ));
-    if let Some(weight) = cpu_weight(machine) {
-        items.push(item("cpuunits", weight.to_string()));
-    }
+    items.push(item("cpu", cpu_model(machine, plan)));
+    resources(&mut items, machine, plan);
     if plan.chipset == Chipset::Q35 {
         items.push(item("machine", "q35"));
     }
@@ -74,9 +63,6 @@ fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item>
     if let Some(id) = &machine.identity.generation_id {
         items.push(item("vmgenid", identity::target_uuid(id)));
     }
-    if machine.cpu.numa_vcpus_per_node.is_some() && machine.cpu.sockets > 1 {
-        items.push(item("numa", "1"));
-    }
     for (number, nic) in machine.nics.iter().enumerate() {
         let mapped = context.map.as_ref().and_then(|map| map.network(machine, nic));
         let mut value = plan.nics[number].model.clone();
@@ -100,6 +86,61 @@ fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item>
         items.push(item("ide2", "none,media=cdrom"));
     }
     items
+}
+
+/// The default models have 40 physical address bits, and memory hot-plug ends at half of what they address: 512 GiB.
+fn cpu_model(machine: &Machine, plan: &Plan) -> &'static str {
+    let grows_far = plan.resources.max_memory_mib.is_some_and(|mib| mib > 512 * 1024);
+    if machine.cpu.nested || grows_far || needs_host_address_bits(machine, &plan.resources) {
+        "host"
+    } else if cpu_level(machine) == 3 {
+        "x86-64-v3"
+    } else {
+        "x86-64-v2-AES"
+    }
+}
+
+/// Room to grow, nodes, pinning, limit and weight.
+fn resources(items: &mut Vec<Item>, machine: &Machine, plan: &Plan) {
+    let resources = &plan.resources;
+    let mut hotplug = String::from("network,disk,usb");
+    if resources.vcpus_grow(machine) {
+        items.push(item("vcpus", machine.cpu.vcpus.to_string()));
+        hotplug.push_str(",cpu");
+    }
+    if resources.max_memory_mib.is_some() {
+        // Up to what is the node's affair; see `cpu_model` for the ceiling.
+        hotplug.push_str(",memory");
+    }
+    let grows = resources.vcpus_grow(machine) || resources.max_memory_mib.is_some();
+    if grows {
+        items.push(item("hotplug", hotplug));
+    }
+    if grows || !resources.nodes.is_empty() || machine.cpu.numa_vcpus_per_node.is_some() && machine.cpu.sockets > 1 {
+        items.push(item("numa", "1"));
+    }
+    // Nodes of a fixed size and hot-plugged memory exclude each other.
+    if resources.max_memory_mib.is_none() {
+        for (number, node) in resources.nodes.iter().enumerate() {
+            let mut value = format!("cpus={}-{},memory={}", node.first, node.last, node.mib);
+            if let Some(hosts) = &resources.numa_nodes {
+                let _ = write!(value, ",hostnodes={},policy=bind", hosts.replace(',', ";"));
+            }
+            items.push(item(format!("numa{number}"), value));
+        }
+    }
+    if let Some(list) = &resources.cpu_affinity {
+        items.push(item("affinity", list));
+    }
+    if let Some(limit) = resources.cpu_limit {
+        items.push(item("cpulimit", limit.to_string()));
+    }
+    if let Some(weight) = resources.cpu_weight {
+        items.push(item("cpuunits", weight.to_string()));
+    }
+    if resources.reserved_mib.is_some_and(|mib| mib >= machine.memory.mib) {
+        items.push(item("balloon", "0"));
+    }
 }
 
 fn boot(machine: &Machine, plan: &Plan) -> Item {

@@ -1,6 +1,6 @@
 //! A QEMU script that runs as it is.
 
-use super::plan::{BootDevice, Chipset, DiskBus, Plan};
+use super::plan::{BootDevice, Chipset, DiskBus, Plan, needs_host_address_bits};
 use super::text::{printable, qemu_value, serial, shell};
 use super::write::TargetContext;
 use crate::machine::{DiskMode, FirmwareKind, Machine, OsFamily, RemovableKind, Tpm, identity};
@@ -56,21 +56,13 @@ pub fn script(machine: &Machine, context: &TargetContext, plan: &Plan) -> String
     script.args(&["-name", &qemu_value(&plan.name), "-no-user-config", "-nodefaults"]);
     let smm = if secure { ",smm=on" } else { "" };
     script.raw(&format!("set -- \"$@\" -machine {chipset}{smm} -accel \"$accel\""));
-    let bits = if machine.memory.mib > 1_000 * 1024 {
+    let bits = if needs_host_address_bits(machine, &plan.resources) {
         ",host-phys-bits=on"
     } else {
         ""
     };
     script.raw(&format!("set -- \"$@\" -cpu \"$cpu{bits}\""));
-    script.args(&["-m", &format!("size={}M", machine.memory.mib)]);
-    let cpu = &machine.cpu;
-    script.args(&[
-        "-smp",
-        &format!(
-            "{},sockets={},cores={},threads={}",
-            cpu.vcpus, cpu.sockets, cpu.cores_per_socket, cpu.threads
-        ),
-    ]);
+    resources(&mut script, machine, plan);
     if let Some(uuid) = &machine.identity.smbios_uuid {
         script.args(&["-uuid", &identity::target_uuid(uuid)]);
     }
@@ -120,8 +112,37 @@ pub fn script(machine: &Machine, context: &TargetContext, plan: &Plan) -> String
         script.args(&["-serial", "null"]);
     }
     script.raw("[ \"${ESXODUS_SNAPSHOT:-0}\" = 1 ] && set -- \"$@\" -snapshot");
-    script.raw("exec \"$qemu\" \"$@\"");
+    match &plan.resources.cpu_affinity {
+        Some(list) => script.raw(&format!("exec taskset -c {list} \"$qemu\" \"$@\"")),
+        None => script.raw("exec \"$qemu\" \"$@\""),
+    }
     script.text
+}
+
+/// Memory and CPUs with their room to grow, and virtual NUMA nodes.
+fn resources(script: &mut Script, machine: &Machine, plan: &Plan) {
+    let (cpu, resources) = (&machine.cpu, &plan.resources);
+    let mut memory = format!("size={}M", machine.memory.mib);
+    if let Some(most) = resources.max_memory_mib {
+        let _ = write!(memory, ",slots=16,maxmem={most}M");
+    }
+    script.args(&["-m", &memory]);
+    let mut smp = format!(
+        "{},sockets={},cores={},threads={}",
+        cpu.vcpus, resources.sockets, cpu.cores_per_socket, cpu.threads
+    );
+    if resources.vcpus_grow(machine) {
+        let _ = write!(smp, ",maxcpus={}", resources.max_vcpus);
+    }
+    script.args(&["-smp", &smp]);
+    for (id, node) in resources.nodes.iter().enumerate() {
+        script.args(&[
+            "-object",
+            &format!("memory-backend-ram,id=node{id},size={}M", node.mib),
+            "-numa",
+            &format!("node,nodeid={id},cpus={}-{},memdev=node{id}", node.first, node.last),
+        ]);
+    }
 }
 
 fn firmware(script: &mut Script, secure: bool) {

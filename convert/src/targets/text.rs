@@ -15,10 +15,11 @@ pub(super) fn qemu_value(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-/// The text without control characters (XML 1.0 can't hold them, and terminals act on them); line ends stay.
+/// The text without control characters and byte order marks (XML 1.0 can't hold the first, YAML can't hold the second, and
+/// terminals act on some); line ends stay.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
-        .filter(|c| matches!(c, '\n' | '\t') || !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}'))
+        .filter(|c| matches!(c, '\n' | '\t') || !c.is_control() && !matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}'))
         .collect()
 }
 

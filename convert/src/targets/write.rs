@@ -1,7 +1,7 @@
 //! Writes the files of the chosen targets.
 
 use super::plan::{Plan, Target};
-use super::{NetworkMap, TargetError, kubevirt, libvirt, proxmox, qemu};
+use super::{NetworkMap, Resources, TargetError, kubevirt, libvirt, proxmox, qemu};
 use crate::machine::Machine;
 use reports::schema::{Finding, Severity};
 use std::path::{Path, PathBuf};
@@ -46,8 +46,7 @@ pub fn write_all(
         });
     }
     if let Some(map) = &context.map {
-        let bridge = which.iter().any(|target| *target != Target::Kubevirt);
-        map.check(machine, bridge, which.contains(&Target::Kubevirt))?;
+        map.check(machine, which)?;
     }
     let folder = out.join("targets");
     let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
@@ -61,6 +60,9 @@ pub fn write_all(
             .and_then(|guest| guest.name.clone())
         {
             plan.name = super::text::dns_name(&name, *target == Target::Proxmox, *target != Target::Proxmox);
+        }
+        if let Some(guest) = context.map.as_ref().and_then(|map| map.guest(machine)) {
+            plan.resources = Resources::with(machine, guest)?;
         }
         plan.check(machine)?;
         match target {

@@ -1,7 +1,7 @@
 //! Every check of the register with a source that makes it fire and one that doesn't.
 
 use esxodus_convert::assess::{AssessOptions, assess};
-use esxodus_convert::preflight::CHECKS;
+use esxodus_convert::preflight::{Needs, UNMADE, checks};
 use esxodus_convert::source::{ImportOptions, open};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -57,6 +57,10 @@ enum Case {
     Gzip,
     /// A row of a sheet.
     Sheet,
+    /// The tabs of a sheet as CSV, by name.
+    Tabs(&'static [(&'static str, &'static str)]),
+    /// Two guests: [`BASE`], and another with these lines.
+    Pair(&'static str),
 }
 use Case::*;
 
@@ -564,6 +568,58 @@ const CASES: &[(&str, Case, Case)] = &[
         ),
     ),
     (
+        "vm.running",
+        Vmx("cleanShutdown = \"FALSE\""),
+        Vmx("cleanShutdown = \"TRUE\""),
+    ),
+    (
+        "cbt.disk-disabled",
+        Vmx("scsi0:0.ctkEnabled = \"TRUE\"\nscsi0:1.present = \"TRUE\"\nscsi0:1.fileName = \"e.vmdk\""),
+        Vmx("scsi0:0.ctkEnabled = \"TRUE\""),
+    ),
+    (
+        "os.architecture-unknown",
+        Vmx("guestOS = \"arm-debian12-64\""),
+        Vmx("guestOS = \"debian12-64\""),
+    ),
+    (
+        "cpu.level-too-low",
+        Vmx("guestOS = \"rhel10-64\""),
+        Vmx("guestOS = \"rhel9-64\""),
+    ),
+    ("target.limit-pci-slots", Nics(25), Nics(24)),
+    (
+        "target.limit-numa",
+        Vmx("numvcpus = \"18\"\nnuma.vcpu.maxPerVirtualNode = \"2\""),
+        Vmx("numvcpus = \"16\"\nnuma.vcpu.maxPerVirtualNode = \"2\""),
+    ),
+    (
+        "snapshot.consolidation-needed",
+        Tabs(&[("vInfo", "VM,CPUs,Memory,Consolidation Needed\na,1,512,True\n")]),
+        Tabs(&[("vInfo", "VM,CPUs,Memory,Consolidation Needed\na,1,512,False\n")]),
+    ),
+    (
+        "tools.not-running",
+        Tabs(&[
+            ("vInfo", "VM,CPUs,Memory,Powerstate\na,1,512,poweredOn\n"),
+            ("vTools", "VM,Tools\na,toolsNotRunning\n"),
+        ]),
+        Tabs(&[
+            ("vInfo", "VM,CPUs,Memory,Powerstate\na,1,512,poweredOff\n"),
+            ("vTools", "VM,Tools\na,toolsNotRunning\n"),
+        ]),
+    ),
+    (
+        "host.name-default",
+        Tabs(&[("vInfo", "VM,CPUs,Memory,DNS Name\na,1,512,localhost.localdomain\n")]),
+        Tabs(&[("vInfo", "VM,CPUs,Memory,DNS Name\na,1,512,a.example\n")]),
+    ),
+    (
+        "vm.name-exists",
+        Pair("displayName = \"Web01\""),
+        Pair("displayName = \"web02\""),
+    ),
+    (
         "target.phys-bits",
         Vmx("memSize = \"1536000\""),
         Vmx("memSize = \"512000\""),
@@ -669,23 +725,43 @@ fn fired(case: Case) -> BTreeSet<String> {
             name = "sheet.csv";
             text = b"VM,CPUs,Memory\nweb01,2,2048\n".to_vec();
         }
+        Tabs(tabs) => {
+            for (tab, content) in tabs {
+                write(&format!("tab{tab}.csv"), content.as_bytes());
+            }
+            return assessed(&folder.path().join("tabvInfo.csv"));
+        }
+        Pair(lines) => {
+            write(name, &text);
+            let second = folder.path().join("second");
+            std::fs::create_dir(&second).expect("folder");
+            for (name, content) in [("d.vmdk", DISK.as_bytes()), ("d-flat.vmdk", &flat)] {
+                std::fs::write(second.join(name), content).expect("file");
+            }
+            std::fs::write(second.join("second.vmx"), vmx(lines)).expect("file");
+            return assessed(folder.path());
+        }
     }
     write(name, &text);
     ids(&folder.path().join(name))
 }
 
+fn assessed(path: &Path) -> BTreeSet<String> {
+    let options = AssessOptions::default();
+    let report = assess(
+        &[path.to_owned()],
+        &options,
+        "test",
+        &mut |_, _| {},
+        &AtomicBool::new(false),
+    );
+    let findings = report.guests.into_iter().flat_map(|guest| guest.findings);
+    findings.map(|finding| finding.id).collect()
+}
+
 fn ids(path: &Path) -> BTreeSet<String> {
     if path.extension().is_some_and(|extension| extension == "csv") {
-        let options = AssessOptions::default();
-        let report = assess(
-            &[path.to_owned()],
-            &options,
-            "test",
-            &mut |_, _| {},
-            &AtomicBool::new(false),
-        );
-        let findings = report.guests.into_iter().flat_map(|guest| guest.findings);
-        return findings.map(|finding| finding.id).collect();
+        return assessed(path);
     }
     let imported = open(path, &ImportOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     imported.findings.into_iter().map(|finding| finding.id).collect()
@@ -694,7 +770,10 @@ fn ids(path: &Path) -> BTreeSet<String> {
 #[test]
 fn every_check_has_a_source_that_fires_and_one_that_does_not() {
     let tested: Vec<&str> = CASES.iter().map(|(id, _, _)| *id).collect();
-    let known: Vec<&str> = CHECKS.iter().map(|check| check.id).collect();
+    let known: Vec<&str> = checks()
+        .filter(|check| check.needs != Needs::Inside)
+        .map(|check| check.id)
+        .collect();
     let missing: Vec<&&str> = known.iter().filter(|id| !tested.contains(id)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
     let unknown: Vec<&&str> = tested.iter().filter(|id| !known.contains(id)).collect();
@@ -716,6 +795,77 @@ fn each_check_fires_where_it_should_and_is_quiet_where_it_should() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn guests_that_claim_the_same_mac_or_disk_block_each_other() {
+    let clone = fired(Pair("displayName = \"clone\""));
+    assert!(clone.contains("nic.mac-conflict"), "{clone:?}");
+    assert!(!clone.contains("disk.shared"), "{clone:?}");
+    let cluster = fired(Pair(
+        "displayName = \"b\"\nethernet0.generatedAddress = \"00:50:56:80:00:11\"\nscsi0:0.fileName = \"d.vmdk\"",
+    ));
+    assert!(!cluster.contains("nic.mac-conflict"), "{cluster:?}");
+
+    // One file, two guests: both are told.
+    let folder = tempfile::tempdir().expect("temporary folder");
+    std::fs::write(folder.path().join("d.vmdk"), DISK).expect("file");
+    std::fs::write(folder.path().join("d-flat.vmdk"), vec![0; 1 << 20]).expect("file");
+    for (name, mac) in [("a", "10"), ("b", "11")] {
+        let text = vmx(&format!(
+            "displayName = \"{name}\"\nethernet0.generatedAddress = \"00:50:56:80:00:{mac}\""
+        ));
+        std::fs::write(folder.path().join(format!("{name}.vmx")), text).expect("file");
+    }
+    let report = assess(
+        &[folder.path().to_owned()],
+        &AssessOptions::default(),
+        "test",
+        &mut |_, _| {},
+        &AtomicBool::new(false),
+    );
+    for guest in &report.guests {
+        let other = if guest.name == "a" { "\"b\"" } else { "\"a\"" };
+        assert!(
+            guest
+                .findings
+                .iter()
+                .any(|finding| finding.id == "disk.shared" && finding.evidence.contains(other)),
+            "{guest:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_checked_is_not_in_the_register() {
+    for id in UNMADE.iter().flat_map(|unmade| unmade.ids) {
+        assert!(checks().all(|check| check.id != *id), "{id}");
+    }
+}
+
+/// The limit is a row of the documented ones; the crate that reads them is not linked here.
+#[test]
+fn the_limit_of_vcpus_is_the_documented_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../reports/limits/qemu-kvm.toml");
+    let table: toml::Table = std::fs::read_to_string(path).expect("readable").parse().expect("TOML");
+    let groups = table["group"].as_array().expect("groups");
+    let kvm = groups
+        .iter()
+        .find(|group| group["product"].as_str() == Some("KVM"))
+        .expect("KVM");
+    let rows = kvm["rows"].as_array().expect("rows");
+    let most = rows
+        .iter()
+        .find(|row| row["key"].as_str() == Some("vcpus"))
+        .and_then(|row| row["value"].as_integer())
+        .expect("a number");
+    let with = |vcpus: i64| {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("guest.vmx");
+        std::fs::write(&path, vmx(&format!("numvcpus = \"{vcpus}\""))).expect("file");
+        ids(&path).contains("target.limit-vcpu")
+    };
+    assert!(with(most + 1) && !with(most));
 }
 
 #[test]

@@ -9,11 +9,15 @@ mod docs;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod inside;
+#[cfg(test)]
 mod libvirt;
 #[cfg(test)]
 mod mapping;
 #[cfg(test)]
 mod packages;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod regressions;
 #[cfg(test)]

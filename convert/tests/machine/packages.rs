@@ -309,3 +309,155 @@ fn a_gzipped_disk_is_unpacked_beside() {
     assert_eq!(std::fs::read(&imported.disks[0].path).expect("readable"), b"the disk");
     assert!(ids(&imported).contains("ova.needs-extracting"));
 }
+
+/// A package as a tar, in xz, gzip and zip: the same guest comes out, with its disk's bytes.
+#[test]
+fn packages_in_gzip_xz_and_zip_are_unpacked_and_read() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let disk = item(17, "<r:HostResource>/disk/d</r:HostResource>");
+    std::fs::write(folder.path().join("g.ovf"), guest(&disk)).expect("file");
+    std::fs::write(folder.path().join("a.vmdk"), "the disk").expect("file");
+    let plain = std::fs::read(tar(folder.path(), &["g.ovf", "a.vmdk"])).expect("readable");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).expect("packs");
+    let mut xz = xz2::write::XzEncoder::new(Vec::new(), 1);
+    xz.write_all(&plain).expect("packs");
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in [("sub/", ""), ("g.ovf", &*guest(&disk)), ("a.vmdk", "the disk")] {
+        let options = zip::write::SimpleFileOptions::default();
+        if name.ends_with('/') {
+            zip.add_directory(name, options).expect("packs");
+        } else {
+            zip.start_file(name, options).expect("packs");
+            zip.write_all(content.as_bytes()).expect("packs");
+        }
+    }
+    for (name, content) in [
+        ("gzip.ova", gzip.finish().expect("packs")),
+        ("xz.ova", xz.finish().expect("packs")),
+        ("zip.zip", zip.finish().expect("packs").into_inner()),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("file");
+        let imported = open(&path, &ImportOptions::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(ids(&imported).contains("ova.needs-extracting"), "{name}");
+        let place = &imported.disks[0];
+        let (offset, bytes) = place.window.expect("in the unpacked package");
+        let whole = std::fs::read(&place.path).expect("readable");
+        let range = usize::try_from(offset).expect("small")..usize::try_from(offset + bytes).expect("small");
+        assert_eq!(&whole[range], b"the disk", "{name}");
+        let temporary = place.path.clone();
+        drop(imported);
+        assert!(!temporary.exists(), "{name}: the temporary copy stays");
+    }
+}
+
+#[test]
+fn a_disk_in_xz_and_a_compressed_one_in_pieces_are_unpacked() {
+    use std::io::Write as _;
+    let disk = item(17, "<r:HostResource>/disk/d</r:HostResource>");
+    let content: Vec<u8> = (0..5000_u32).flat_map(u32::to_le_bytes).collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&content).expect("packs");
+    let mut xz = xz2::write::XzEncoder::new(Vec::new(), 1);
+    xz.write_all(&content).expect("packs");
+    for (compression, packed) in [
+        ("gzip", gzip.finish().expect("packs")),
+        ("xz", xz.finish().expect("packs")),
+    ] {
+        for chunk in [None, Some(1000)] {
+            let folder = tempfile::tempdir().expect("temporary folder");
+            let mut attributes = format!("o:href=\"a.vmdk\" o:compression=\"{compression}\"");
+            match chunk {
+                None => std::fs::write(folder.path().join("a.vmdk"), &packed).expect("file"),
+                Some(size) => {
+                    attributes += &format!(" o:chunkSize=\"{size}\"");
+                    for (number, piece) in packed.chunks(size).enumerate() {
+                        std::fs::write(folder.path().join(format!("a.vmdk.{number:09}")), piece).expect("file");
+                    }
+                }
+            }
+            let text = guest(&disk).replace("o:href=\"a.vmdk\"", &attributes);
+            std::fs::write(folder.path().join("g.ovf"), text).expect("file");
+            let imported = open(&folder.path().join("g.ovf"), &ImportOptions::default()).expect("importable");
+            let unpacked = std::fs::read(&imported.disks[0].path).expect("readable");
+            assert_eq!(unpacked, content, "{compression}, pieces: {chunk:?}");
+        }
+    }
+}
+
+/// Certificates are made by OpenSSL.
+#[test]
+fn the_certificate_of_a_package_is_described_and_not_trusted() {
+    if !crate::support::tool("openssl") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj"])
+        .arg("/O=Example Corp/CN=Packager")
+        .arg("-keyout")
+        .arg(path("key"))
+        .arg("-out")
+        .arg(path("pem"))
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let pem = std::fs::read_to_string(path("pem")).expect("readable");
+    std::fs::write(path("g.ovf"), guest("")).expect("file");
+    let told = |content: &str| {
+        std::fs::write(path("g.cert"), content).expect("file");
+        let imported = open(&path("g.ovf"), &ImportOptions::default()).expect("importable");
+        let finding = imported
+            .findings
+            .into_iter()
+            .find(|finding| finding.id == "ova.certificate");
+        finding.expect("a finding").evidence
+    };
+    let said = told(&format!("SHA256(g.mf)= 00ff\n{pem}"));
+    for part in ["CN=Packager", "O=Example Corp", "self-signed", "valid from 20"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("expired"), "{said}");
+    let cut: String = pem.chars().take(300).collect();
+    for broken in ["SHA256(g.mf)= 00ff\n", &cut] {
+        assert!(told(broken).contains("no readable"), "{broken}");
+    }
+}
+
+#[test]
+fn what_an_ovf_says_in_its_own_words_is_accounted_for_on_each_target() {
+    let items = item(
+        3,
+        "<r:InstanceID>1</r:InstanceID><r:VirtualQuantity>2</r:VirtualQuantity>",
+    ) + &item(
+        4,
+        "<r:InstanceID>2</r:InstanceID><r:VirtualQuantity>512</r:VirtualQuantity>",
+    ) + &item(
+        6,
+        "<r:InstanceID>3</r:InstanceID><r:Address>1</r:Address><r:ResourceSubType>VirtualSCSI</r:ResourceSubType>",
+    ) + &item(
+        17,
+        "<r:InstanceID>4</r:InstanceID><r:Parent>3</r:Parent><r:AddressOnParent>5</r:AddressOnParent>\
+             <r:HostResource>/disk/d</r:HostResource>",
+    ) + &item(
+        10,
+        "<r:InstanceID>5</r:InstanceID><r:Connection>LAN</r:Connection><r:ResourceSubType>VmxNet3</r:ResourceSubType>",
+    ) + "<v:Config v:key=\"firmware\" v:value=\"efi\"/>";
+    let imported = import(&guest(&items)).expect("importable");
+    let on = |key: &str, target: &str| {
+        let found = imported.accounting.keys.iter().find(|found| found.key == key);
+        let found = found.unwrap_or_else(|| panic!("{key} in {:?}", imported.accounting));
+        found.targets.get(target).cloned().unwrap_or_default()
+    };
+    assert_eq!(on("VirtualSystem.name", "kubevirt"), "spce");
+    assert_eq!(on("Item[1].VirtualQuantity", "libvirt"), "2 vCPUs: 2 sockets, 1 cores");
+    assert_eq!(on("Item[2].VirtualQuantity", "qemu"), "512 MiB");
+    assert_eq!(on("Item[3].ResourceSubType", "proxmox"), "pvscsi");
+    assert_eq!(on("Item[4].HostResource", "proxmox"), "scsi0");
+    assert_eq!(on("Item[5].ResourceSubType", "kubevirt"), "e1000e");
+    assert_eq!(on("Item[5].Connection", "proxmox"), "LAN");
+    assert_eq!(on("Config.firmware", "proxmox"), "bios: ovmf");
+}

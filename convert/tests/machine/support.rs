@@ -45,12 +45,15 @@ pub(crate) fn context(machine: &Machine, virtio_proven: bool) -> TargetContext {
 
 /// A file of the shared reference data or images, or `None` with a printed reason.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
-    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(path);
-    if found.exists() {
-        return Some(found);
+    // Beside the repository, or beside the folder of its worktrees.
+    let found = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .map(|folder| folder.join("shared").join(path))
+        .find(|path| path.exists());
+    if found.is_none() {
+        println!("SKIP: shared/{path} is missing");
     }
-    println!("SKIP: {} is missing", found.display());
-    None
+    found
 }
 
 /// Is a program there? Prints the reason where it isn't.

@@ -2,7 +2,7 @@
 
 use crate::support::{WORKED, context, import, shared, tool};
 use esxodus_convert::machine::Machine;
-use esxodus_convert::targets::{Target, TargetContext, TargetError, write_all};
+use esxodus_convert::targets::{NetworkMap, Target, TargetContext, TargetError, write_all};
 use serde_yaml_ng::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,8 +18,26 @@ const LINUX: &str = "displayName = \"web<&>'01\"\nguestOS = \"debian12-64\"\nmem
     scsi0:1.present = \"TRUE\"\nscsi0:1.fileName = \"b.vmdk\"\nscsi0:1.mode = \"independent-nonpersistent\"\n\
     ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"vmxnet3\"\nethernet0.pciSlotNumber = \"160\"\n";
 
+/// A guest with claims on its host.
+const CLAIMS: &str = "displayName = \"claims\"\nguestOS = \"rhel10-64\"\nmemSize = \"1025\"\nnumvcpus = \"4\"\n\
+    cpuid.coresPerSocket = \"2\"\nnuma.vcpu.maxPerVirtualNode = \"2\"\nsched.mem.pin = \"TRUE\"\n\
+    sched.cpu.shares = \"high\"\nvcpu.hotadd = \"TRUE\"\nmem.hotadd = \"TRUE\"\nscsi0.present = \"TRUE\"\n\
+    scsi0.virtualDev = \"pvscsi\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
+
+const GROWS: &str = "[guests.claims]\nmax_vcpus = 8\nmax_memory_mib = 4096\ncpu_affinity = \"0-1\"\nnuma_nodes = \"0\"\n\
+    cpu_limit = 2.5\n";
+
+const LIMITED: &str = "[guests.claims]\nnuma_nodes = \"0\"\ncpu_limit = 0.25\n";
+
+fn claims(map: &str) -> (Machine, TargetContext) {
+    let machine = import(CLAIMS.as_bytes()).machine;
+    let mut context = context(&machine, false);
+    context.map = Some(NetworkMap::parse(map).expect("the map is right"));
+    (machine, context)
+}
+
 fn cases() -> Vec<(Machine, TargetContext)> {
-    let mut cases = Vec::new();
+    let mut cases = vec![claims(GROWS), claims(LIMITED)];
     for (text, map) in [(WORKED, true), (BIOS, false), (LINUX, false)] {
         for proven in [false, true] {
             let machine = import(text.as_bytes()).machine;
@@ -125,6 +143,68 @@ fn kubevirt_knows_every_field() {
         walk(&document, &sample, "", &mut typos);
         assert!(typos.is_empty(), "{typos:?}\n{text}");
     }
+}
+
+/// KubeVirt's API of 1.7 as TypeScript types, made from its published OpenAPI document; the compiler names unknown fields and
+/// wrong types.
+#[test]
+fn kubevirt_manifests_are_what_the_published_api_says() {
+    let home = std::env::var_os("HOME")
+        .map(std::path::PathBuf::from)
+        .unwrap_or_default();
+    let cache = std::env::var_os("ESXODUS_CACHE").map_or_else(|| home.join(".cache/esxodus"), Into::into);
+    let modules = cache.join("kubevirt-api/node_modules");
+    let compiler = modules.join("typescript/bin/tsc");
+    if !tool("node") {
+        return;
+    }
+    if !compiler.is_file() || !modules.join("@kubevirt-ui-ext/kubevirt-api").is_dir() {
+        println!(
+            "SKIP: KubeVirt's types are not in {} (scripts/setup.sh test)",
+            modules.display()
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().expect("temporary folder");
+    std::os::unix::fs::symlink(&modules, folder.path().join("node_modules")).expect("link");
+    std::fs::write(folder.path().join("package.json"), r#"{"type":"module"}"#).expect("file");
+    let check = |documents: &[String]| {
+        let mut source =
+            String::from("import type { V1VirtualMachine } from \"@kubevirt-ui-ext/kubevirt-api/kubevirt\";\n");
+        for (number, document) in documents.iter().enumerate() {
+            source += &format!("export const vm{number}: V1VirtualMachine = {document};\n");
+        }
+        std::fs::write(folder.path().join("vm.ts"), source).expect("file");
+        let out = Command::new("node")
+            .arg(&compiler)
+            .args([
+                "--noEmit",
+                "--strict",
+                "--module",
+                "nodenext",
+                "--moduleResolution",
+                "nodenext",
+                "vm.ts",
+            ])
+            .current_dir(folder.path())
+            .output()
+            .expect("node runs");
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let documents: Vec<String> = cases()
+        .iter()
+        .map(|(machine, context)| {
+            let out = written(machine, context);
+            let yaml: Value = serde_yaml_ng::from_str(&read(out.path(), "kubevirt.yaml")).expect("YAML");
+            serde_json::to_string(&yaml).expect("YAML of JSON's kinds")
+        })
+        .collect();
+    let (good, said) = check(&documents);
+    assert!(good, "{said}");
+    // The oracle sees the defect that virt-v2v's manifests had.
+    let wrong = documents[0].replace("\"threads\"", "\"thread\"");
+    let (good, said) = check(&[wrong]);
+    assert!(!good && said.contains("thread"), "{said}");
 }
 
 #[test]
@@ -304,8 +384,11 @@ fn all_targets_agree_on_what_they_share() {
         assert!(sh.contains(&format!("size={mib}M")));
         let number = |key: &str| option(key).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let vcpus = u64::from(machine.cpu.vcpus);
-        assert_eq!(number("sockets") * number("cores"), vcpus);
-        assert_eq!(element(&xml, "vcpu"), Some(vcpus.to_string().as_str()));
+        let most = number("sockets") * number("cores");
+        assert_eq!(option("vcpus").map_or(most, |_| number("vcpus")), vcpus);
+        assert_eq!(element(&xml, "vcpu"), Some(most.to_string().as_str()));
+        assert_eq!(xml.contains(&format!("current=\"{vcpus}\"")), most > vcpus);
+        assert_eq!(sh.contains(&format!("maxcpus={most}")), most > vcpus);
         let part = |key: &str| domain["cpu"][key].as_u64().unwrap_or(0);
         assert_eq!(part("sockets") * part("cores") * part("threads"), vcpus);
         assert!(sh.contains(&format!("-smp {vcpus},")));
@@ -346,6 +429,126 @@ fn all_targets_agree_on_what_they_share() {
 }
 
 #[test]
+fn claims_on_the_host_reach_the_targets_that_have_a_word_for_them() {
+    let (machine, context) = claims(GROWS);
+    let folder = written(&machine, &context);
+    let all = |name: &str, wanted: &[&str]| {
+        let text = read(folder.path(), name);
+        for line in wanted {
+            assert!(text.contains(line), "{name} lacks {line}:\n{text}");
+        }
+    };
+    all(
+        "proxmox.conf",
+        &[
+            "\nsockets: 4\n",
+            "\ncores: 2\n",
+            "\nvcpus: 4\n",
+            "\nhotplug: network,disk,usb,cpu,memory\n",
+            "\nnuma: 1\n",
+            "\naffinity: 0-1\n",
+            "cpulimit: 2.50\n",
+            "cpuunits: 200\n",
+            "balloon: 0\n",
+            "cpu: x86-64-v3\n",
+        ],
+    );
+    all(
+        "libvirt.xml",
+        &[
+            "<maxMemory slots=\"16\" unit=\"MiB\">4096</maxMemory>",
+            "<vcpu cpuset=\"0-1\" current=\"4\">8</vcpu>",
+            "<global_quota>250000</global_quota>",
+            "<shares>200</shares>",
+            "<memory mode=\"strict\" nodeset=\"0\"/>",
+            "<cell id=\"0\" cpus=\"0-7\" memory=\"1025\" unit=\"MiB\"/>",
+        ],
+    );
+    all(
+        "qemu.sh",
+        &[
+            "size=1025M,slots=16,maxmem=4096M",
+            "4,sockets=4,cores=2,threads=1,maxcpus=8",
+            "exec taskset -c 0-1",
+        ],
+    );
+    all(
+        "kubevirt.yaml",
+        &[
+            "maxSockets: 4",
+            "maxGuest: \"4096Mi\"",
+            "memory: \"1025Mi\"",
+            "cpu: \"2500m\"",
+        ],
+    );
+
+    let (machine, context) = claims(LIMITED);
+    let folder = written(&machine, &context);
+    let conf = read(folder.path(), "proxmox.conf");
+    assert!(
+        conf.contains("numa0: cpus=0-1,memory=513,hostnodes=0,policy=bind\n"),
+        "{conf}"
+    );
+    assert!(
+        conf.contains("numa1: cpus=2-3,memory=512,hostnodes=0,policy=bind\n"),
+        "{conf}"
+    );
+    let xml = read(folder.path(), "libvirt.xml");
+    assert!(
+        xml.contains("<cell id=\"1\" cpus=\"2-3\" memory=\"512\" unit=\"MiB\"/>"),
+        "{xml}"
+    );
+    assert!(read(folder.path(), "qemu.sh").contains("node,nodeid=1,cpus=2-3,memdev=node1"));
+
+    for (wrong, why) in [
+        ("max_vcpus = 7", "multiples of 2"),
+        ("max_vcpus = 2", "from 4"),
+        ("max_memory_mib = 512", "1025 MiB"),
+    ] {
+        let (machine, context) = claims(&format!("[guests.claims]\n{wrong}\n"));
+        let out = tempfile::tempdir().expect("temporary folder");
+        let error = write_all(&machine, &context, out.path(), &Target::ALL).expect_err(wrong);
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    for wrong in [
+        "cpu_limit = 0",
+        "cpu_limit = 129",
+        "cpu_affinity = \"3-1\"",
+        "numa_nodes = \"a\"",
+    ] {
+        assert!(
+            NetworkMap::parse(&format!("[guests.claims]\n{wrong}\n")).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn datastores_that_the_map_lacks_and_a_second_nic_on_the_pod_network_are_errors() {
+    let text = CLAIMS.replace("\"a.vmdk\"", "\"/vmfs/volumes/ds1/claims/a.vmdk\"")
+        + "ethernet0.present = \"TRUE\"\nethernet0.networkName = \"A\"\nethernet1.present = \"TRUE\"\nethernet1.networkName = \"B\"\n";
+    let machine = import(text.as_bytes()).machine;
+    let with = |map: &str, targets: &[Target]| {
+        let mut context = context(&machine, false);
+        context.map = Some(NetworkMap::parse(map).expect("the map is right"));
+        let out = tempfile::tempdir().expect("temporary folder");
+        write_all(&machine, &context, out.path(), targets).map_err(|error| error.to_string())
+    };
+    let networks = "[networks.A]\nbridge = \"a\"\npod = true\n[networks.B]\nbridge = \"b\"\n";
+    let error = with(networks, &[Target::Proxmox]).expect_err("ds1 is not in the map");
+    assert!(error.contains("[datastores.\"ds1\"]\nstorage ="), "{error}");
+    let stored = format!("{networks}nad = \"n/b\"\n[datastores.ds1]\nstorage = \"ceph\"\n");
+    with(&stored, &[Target::Proxmox, Target::Libvirt]).expect("all is mapped");
+    let error = with(&stored, &[Target::Kubevirt]).expect_err("no storage class");
+    assert!(error.contains("storage_class"), "{error}");
+    let twice = stored.replace("nad = \"n/b\"", "pod = true") + "storage_class = \"fast\"\n";
+    let error = with(&twice, &[Target::Kubevirt]).expect_err("two NICs on the pod network");
+    assert!(error.contains("ethernet0, ethernet1"), "{error}");
+    let once = format!("{stored}storage_class = \"fast\"\n");
+    with(&once, &Target::ALL).expect("all is mapped");
+}
+
+#[test]
 fn proxmox_gets_the_worked_example_as_stated() {
     let machine = import(WORKED.as_bytes()).machine;
     let folder = written(&machine, &context(&machine, true));
@@ -379,8 +582,7 @@ fn proxmox_gets_the_worked_example_as_stated() {
 fn networks_that_the_map_lacks_are_listed_with_what_to_add() {
     let machine = import(WORKED.as_bytes()).machine;
     let mut context = context(&machine, false);
-    context.map =
-        Some(esxodus_convert::targets::NetworkMap::parse("[networks.DMZ]\nbridge = \"br0\"\n").expect("TOML"));
+    context.map = Some(NetworkMap::parse("[networks.DMZ]\nbridge = \"br0\"\n").expect("TOML"));
     let folder = tempfile::tempdir().expect("temporary folder");
     let error = write_all(&machine, &context, folder.path(), &[Target::Libvirt]).expect_err("unmapped");
     let TargetError::Unmapped { names, add } = error else {
@@ -389,7 +591,7 @@ fn networks_that_the_map_lacks_are_listed_with_what_to_add() {
     assert_eq!(names.len(), 2);
     // What is to be added is TOML that works.
     let full = format!("[networks.DMZ]\nbridge = \"br0\"\n{add}");
-    context.map = Some(esxodus_convert::targets::NetworkMap::parse(&full).expect("TOML"));
+    context.map = Some(NetworkMap::parse(&full).expect("TOML"));
     write_all(&machine, &context, folder.path(), &[Target::Libvirt]).expect("all mapped now");
 }
 

@@ -35,6 +35,9 @@ pub struct AccountedKey {
     pub class: KeyClass,
     /// Why, in words; for mapped keys which field of the machine it became.
     pub why: String,
+    /// The VMX key that says the same, for what an OVF spells in its own way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
     /// What it became on each target: target name to the value written there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub targets: BTreeMap<String, String>,

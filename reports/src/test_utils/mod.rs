@@ -195,6 +195,7 @@ fn accounting() -> Accounting {
             line: u32::try_from(keys.len() + 1).ok(),
             class,
             why: why.to_owned(),
+            same_as: None,
             targets: target
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into_iter()
