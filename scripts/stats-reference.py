@@ -54,9 +54,11 @@ def summaries():
         one = {"values": numbers(values), "quantiles": numbers(np.quantile(values, [0.025, 0.25, 0.5, 0.75, 0.99])),
                "mean": float(np.mean(values)), "z": numbers(0.6745 * (values - centre) / mad) if mad > 0 else []}
         if n >= 11:
-            interval = stats.bootstrap((values,), np.median, n_resamples=100_000, method="percentile", random_state=1,
-                                       vectorized=True, batch=10_000).confidence_interval
-            one["median_interval"] = [float(interval.low), float(interval.high)]
+            # Other resamples give a slightly other level: ours, from 10,000, must lie where scipy's levels 2.5 % and 97.5 %
+            # lie, give or take what 10,000 can miss (standard error 0.16 %).
+            medians = stats.bootstrap((values,), np.median, n_resamples=100_000, method="percentile", random_state=1,
+                                      vectorized=True, batch=10_000).bootstrap_distribution
+            one["low"], one["high"] = numbers(np.quantile(medians, [0.019, 0.031])), numbers(np.quantile(medians, [0.969, 0.981]))
         yield one
 
 

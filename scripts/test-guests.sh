@@ -13,7 +13,7 @@
 #   suse-layout     as a SLES 15 lays its files out: btrfs root, dracut image without virtio, wicked's ifcfg file. EMULATED as well
 #   panic           the kernel panics, and tells it to the VGA text screen only (no serial console)
 #   no-root         the command line names a root that is on no disk
-#   hung            the initramfs waits for ever and says nothing more
+#   hung            the first program sleeps for ever and says nothing
 #
 # One base tree is installed; every guest is derived from it by editing files. Needs root and one loop device (for LVM's metadata;
 # nothing is mounted, no device-mapper).
@@ -326,7 +326,7 @@ boot_only() {       # NAME ROOT CMDLINE [TERMINAL]: a disk with /boot and nothin
 # The first program ends at once, which the kernel does not survive.
 make_panic() { boot_only panic /dev/vda1 'rdinit=/usr/bin/kmod' console; }
 make_no_root() { boot_only no-root UUID=00000000-dead-4bad-8bad-000000000000 "$serial"; }
-make_hung() { boot_only hung UUID=00000000-dead-4bad-8bad-000000000000 "$serial rootdelay=3600"; }
+make_hung() { boot_only hung /dev/vda1 "$serial rdinit=/usr/bin/sleep -- 1000000"; }
 
 # What another version of this script made is made anew.
 current() { [ "$(cat "$folder/$1" 2>/dev/null)" = "$2" ] || { rm -rf "${@:3}"; echo "$2" > "$folder/$1"; }; }

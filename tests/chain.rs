@@ -115,4 +115,14 @@ fn fixup_keeps_the_nic_name_once(out: &std::path::Path) {
         Some(0),
         "a second run finds nothing to change"
     );
+
+    let undone = json_expecting(0, &["fixup", s(&copy), "--undo"]);
+    assert_eq!(
+        undone["changes"][0]["path"],
+        "/etc/systemd/network/10-esxodus-ens192.link"
+    );
+    assert_eq!(undone["notes"], serde_json::json!([]));
+    run_expecting(0, &["verify", s(&copy)]);
+    let (_, stderr) = run_expecting(2, &["fixup", s(&copy), "--undo"]);
+    assert!(stderr.contains("not taken back"), "{stderr}");
 }

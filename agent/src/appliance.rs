@@ -1,8 +1,10 @@
 //! PID 1 of the appliance: the basic mounts, the modules, the guest's roots, then requests until power-off.
 
+use crate::fixup::{Task, VolumeId};
 use crate::volumes::{self, Volume};
-use crate::{channel, exec, modules, serve};
-use esxodus_agent::protocol::{NicName, Role, Stream};
+use crate::{channel, exec, fstab, luks, lvm, modules, serve, windows};
+use esxodus_agent::protocol::{Change, FixupWish, Role, Stream};
+use reports::schema::{DeepFacts, SystemFacts, SystemKind, VolumeFacts};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
 use std::fs;
@@ -11,16 +13,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+const TASK: &str = "/run/task.json";
+/// Below the longest head of a frame.
+const MAX_ANSWER: u64 = 3 << 20;
+
 /// A guest root that was found and mounted.
 struct Root {
     device: String,
     path: PathBuf,
 }
 
+/// What is mounted where.
+struct Mounted {
+    node: String,
+    path: PathBuf,
+    /// Where the guest's fstab mounts it, for what lies below a root.
+    at: Option<String>,
+}
+
 /// State between requests.
 #[derive(Default)]
 pub(crate) struct Appliance {
-    mounted: Vec<PathBuf>,
+    mounted: Vec<Mounted>,
     roots: Vec<Root>,
     notes: Vec<String>,
     looked: bool,
@@ -81,33 +95,49 @@ fn settle() {
 }
 
 impl Appliance {
+    /// Opens logical volumes, mounts what can be mounted, finds roots and mounts what their fstab puts below `/boot` and `/usr`.
     fn mount_roots(&mut self) -> Vec<Volume> {
-        let volumes = volumes::list();
         if self.looked {
-            return volumes;
+            return volumes::list();
         }
         settle();
         self.looked = true;
+        if volumes::list().iter().any(|volume| volume.content == Some("lvm2"))
+            && let Err(error) = lvm::activate()
+        {
+            self.notes.push(format!("logical volumes could not be opened: {error}"));
+        }
         let volumes = volumes::list();
         for volume in &volumes {
             let Some(kind @ ("ext4" | "xfs" | "btrfs")) = volume.content else {
                 continue;
             };
+            if self.mounted.iter().any(|mounted| mounted.node == volume.node) {
+                continue;
+            }
             if let Err(error) = self.mount_one(volume, kind) {
                 self.notes
                     .push(format!("{}: {kind} could not be mounted: {error}", volume.device));
             }
+        }
+        for index in 0..self.roots.len() {
+            let root = self.roots[index].path.clone();
+            self.mount_below(&root, &volumes);
         }
         volumes
     }
 
     fn mount_one(&mut self, volume: &Volume, kind: &str) -> io::Result<()> {
         modules::load(kind)?;
-        let target = Path::new("/mnt").join(&volume.device);
+        let target = Path::new("/mnt").join(&volume.node);
         fs::create_dir_all(&target)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
         mount(volume.path(), &target, kind, flags, None::<&std::ffi::CStr>)?;
-        self.mounted.push(target.clone());
+        self.mounted.push(Mounted {
+            node: volume.node.clone(),
+            path: target.clone(),
+            at: None,
+        });
         // btrfs distributions keep the root in a subvolume; seen from the top it is a folder.
         let candidates = ["", "@", "@rootfs", "root", "@/.snapshots/1/snapshot"];
         let found = candidates
@@ -123,70 +153,206 @@ impl Appliance {
         Ok(())
     }
 
+    /// Separate `/boot`, `/boot/efi` and `/usr` by the guest's own fstab.
+    fn mount_below(&mut self, root: &Path, volumes: &[Volume]) {
+        let Some(table) = fstab::of_root(root) else { return };
+        let mut wanted: Vec<_> = table
+            .into_iter()
+            .filter(|line| ["/boot", "/boot/efi", "/efi", "/usr"].contains(&line.file.as_str()))
+            .collect();
+        wanted.sort_by_key(|line| line.file.len());
+        for line in wanted {
+            let Some(volume) = fstab::volume_of(&line.spec, volumes) else {
+                self.notes.push(format!(
+                    "{}: fstab mounts {} there, which was not found",
+                    line.file, line.spec
+                ));
+                continue;
+            };
+            let Some(kind @ ("ext4" | "xfs" | "btrfs" | "vfat")) = volume.content else {
+                continue;
+            };
+            match modules::load(kind).and_then(|()| fstab::mount_inside(root, &line.file, volume, kind)) {
+                Ok(path) => self.mounted.push(Mounted {
+                    node: volume.node.clone(),
+                    path,
+                    at: Some(line.file),
+                }),
+                Err(error) => self.notes.push(format!(
+                    "{} could not be mounted at {}: {error}",
+                    volume.device, line.file
+                )),
+            }
+        }
+    }
+
     /// What is on the disks.
     pub(crate) fn inspect(&mut self) -> Value {
         let volumes = self.mount_roots();
         let mut notes = self.notes.clone();
         for volume in &volumes {
-            if let Some(content @ ("lvm2" | "luks" | "bitlocker" | "ntfs")) = volume.content {
+            if let Some(content @ ("luks" | "bitlocker")) = volume.content
+                && !volumes
+                    .iter()
+                    .any(|other| other.device == format!("luks-{}", volume.device))
+            {
                 notes.push(format!("{}: {content} is recognised and not opened", volume.device));
             }
         }
+        let mut systems = Vec::new();
         let roots: Vec<Value> = self
             .roots
             .iter()
-            .map(|root| match in_root(&root.path, "inspect", None) {
+            .map(|root| match in_root(&root.path, "inspect", &Value::Null) {
                 Ok(mut value) => {
                     value["device"] = json!(root.device);
+                    if let Ok(mut facts) = serde_json::from_value::<SystemFacts>(value["facts"].take()) {
+                        facts.device.clone_from(&root.device);
+                        systems.push(facts);
+                    }
                     value
                 }
                 Err(error) => json!({"device": root.device, "error": error.to_string()}),
             })
             .collect();
-        json!({"volumes": volumes, "roots": roots, "notes": notes, "uptime": serve::uptime()})
+        let mut facts: Vec<VolumeFacts> = volumes.iter().map(|volume| self.facts(volume)).collect();
+        for (volume, facts) in volumes
+            .iter()
+            .zip(&mut facts)
+            .filter(|(volume, _)| volume.content == Some("ntfs"))
+        {
+            match windows::look(&volume.path()) {
+                Ok(found) => {
+                    facts.state = found.state.map(str::to_owned);
+                    systems.extend(found.system.map(|system| SystemFacts {
+                        device: volume.device.clone(),
+                        ..system
+                    }));
+                }
+                Err(error) => notes.push(format!("{}: NTFS could not be read: {error}", volume.device)),
+            }
+        }
+        if let Some(swap) = hibernated(&volumes) {
+            for system in systems.iter_mut().filter(|system| system.kind == SystemKind::Linux) {
+                system.hibernation = Some(format!("a memory image waits in the swap on {swap}"));
+            }
+        }
+        let deep = DeepFacts {
+            volumes: facts,
+            systems,
+            notes: notes.clone(),
+        };
+        json!({"volumes": volumes, "roots": roots, "notes": notes, "uptime": serve::uptime(), "deep": deep})
+    }
+
+    fn facts(&self, volume: &Volume) -> VolumeFacts {
+        let mounts: Vec<&Mounted> = self
+            .mounted
+            .iter()
+            .filter(|mounted| mounted.node == volume.node)
+            .collect();
+        let space = mounts
+            .first()
+            .and_then(|mounted| rustix::fs::statvfs(&mounted.path).ok());
+        VolumeFacts {
+            device: volume.device.clone(),
+            disk: volume.disk,
+            partition: volume.partition,
+            bytes: volume.bytes,
+            content: volume.content.map(str::to_owned),
+            uuid: volume.uuid.clone(),
+            free_bytes: space.map(|space| space.f_bavail.saturating_mul(space.f_frsize)),
+            mounted_at: mounts.iter().find_map(|mounted| mounted.at.clone()).or_else(|| {
+                let root = self.roots.iter().find(|root| root.device == volume.device);
+                root.map(|_| "/".to_owned())
+            }),
+            state: volume.state.map(str::to_owned),
+        }
     }
 
     /// The root that the guest boots from, as far as can be told: the first one found.
-    fn first_root(&mut self) -> io::Result<&Root> {
-        self.mount_roots();
+    fn first_root(&mut self) -> io::Result<(&Root, Vec<Volume>)> {
+        let volumes = self.mount_roots();
         let notes = if self.notes.is_empty() {
             String::new()
         } else {
             format!(" ({})", self.notes.join("; "))
         };
-        self.roots.first().ok_or_else(|| {
+        let root = self.roots.first().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("no Linux root file system was found on the disks{notes}"),
             )
-        })
+        })?;
+        Ok((root, volumes))
+    }
+
+    /// Does `action` in the first root; what was not opened or mounted is said beside what the action says.
+    fn in_first_root(&mut self, action: &str, task: &Value) -> io::Result<Value> {
+        let root = self.first_root()?.0;
+        let mut value = in_root(&root.path, action, task)?;
+        value["device"] = json!(root.device);
+        if let Some(notes) = value["notes"].as_array_mut() {
+            notes.extend(self.notes.iter().map(|note| json!(note)));
+        }
+        Ok(value)
     }
 
     /// Puts the agent into the first root.
     pub(crate) fn inject(&mut self) -> io::Result<Value> {
-        let root = self.first_root()?;
-        let mut value = in_root(&root.path, "inject", None)?;
-        value["device"] = json!(root.device);
-        Ok(value)
+        self.in_first_root("inject", &Value::Null)
     }
 
     /// Makes the first root ready for KVM.
-    pub(crate) fn fixup(&mut self, nics: &[NicName], dry_run: bool) -> io::Result<Value> {
-        let root = self.first_root()?;
-        let wish = json!({"nics": nics, "dry_run": dry_run}).to_string();
-        let mut value = in_root(&root.path, "fixup", Some(wish))?;
-        value["device"] = json!(root.device);
-        Ok(value)
+    pub(crate) fn fixup(&mut self, wish: &FixupWish) -> io::Result<Value> {
+        let (root, volumes) = self.first_root()?;
+        if let Some(swap) = hibernated(&volumes) {
+            // Its memory has file systems open: what is written now is lost or worse when it wakes up.
+            return Err(io::Error::other(format!(
+                "the guest is hibernated (a memory image waits in the swap on {swap}): start it at the source, shut it down, and convert it again"
+            )));
+        }
+        let volumes = volumes.iter().map(|volume| VolumeId {
+            disk: volume.disk,
+            partition: volume.partition,
+            content: volume.content.map(str::to_owned),
+            uuid: volume.uuid.clone(),
+            is_root: volume.device == root.device,
+        });
+        let task = json!(Task {
+            wish: wish.clone(),
+            volumes: volumes.collect(),
+        });
+        self.in_first_root("fixup", &task)
+    }
+
+    /// Takes changes back.
+    pub(crate) fn undo(&mut self, changes: &[Change], dry_run: bool) -> io::Result<Value> {
+        self.in_first_root("undo", &json!((changes, dry_run)))
+    }
+
+    /// Opens encrypted volumes, and looks at everything again.
+    pub(crate) fn unlock(&mut self, key: &[u8]) -> io::Result<Value> {
+        settle();
+        let (opened, refused) = luks::unlock(&volumes::list(), key)?;
+        self.looked = false;
+        Ok(json!({"opened": opened, "notes": refused}))
     }
 
     /// Writes everything back.
     pub(crate) fn unmount(&mut self) {
-        for path in self.mounted.drain(..).rev() {
-            let _ = unmount(&path, UnmountFlags::empty());
+        for mounted in self.mounted.drain(..).rev() {
+            let _ = unmount(&mounted.path, UnmountFlags::empty());
         }
         self.roots.clear();
         self.looked = false;
     }
+}
+
+/// The swap with a memory image that waits to be resumed.
+fn hibernated(volumes: &[Volume]) -> Option<&str> {
+    let swap = volumes.iter().find(|volume| volume.state == Some("hibernated"));
+    swap.map(|volume| volume.device.as_str())
 }
 
 fn looks_like_root(path: &Path) -> bool {
@@ -194,13 +360,12 @@ fn looks_like_root(path: &Path) -> bool {
     here("etc") && (here("etc/os-release") || here("usr/lib/os-release") || here("etc/passwd") || here("sbin/init"))
 }
 
-fn in_root(root: &Path, action: &str, wish: Option<String>) -> io::Result<Value> {
-    let mut argv = ["/proc/self/exe", "in-root", &root.to_string_lossy(), action]
-        .map(str::to_owned)
-        .to_vec();
-    argv.extend(wish);
+/// Runs `action` in a process that makes `root` its own root. The task goes through a file: it may hold whole files' texts.
+fn in_root(root: &Path, action: &str, task: &Value) -> io::Result<Value> {
+    fs::write(TASK, task.to_string())?;
+    let argv = ["/proc/self/exe", "in-root", &root.to_string_lossy(), action, TASK].map(str::to_owned);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let ended = exec::run(&argv, Duration::from_secs(60), 3 << 20, &mut |stream, bytes| {
+    let ended = exec::run(&argv, Duration::from_secs(240), MAX_ANSWER, &mut |stream, bytes| {
         if stream == Stream::Out {
             out.extend_from_slice(bytes);
         } else {
@@ -208,6 +373,17 @@ fn in_root(root: &Path, action: &str, wish: Option<String>) -> io::Result<Value>
         }
         Ok(())
     })?;
+    if ended.timed_out {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{action} took too long"),
+        ));
+    }
+    if ended.dropped > 0 {
+        return Err(io::Error::other(format!(
+            "{action} has more to say than {MAX_ANSWER} bytes"
+        )));
+    }
     if ended.code != Some(0) {
         return Err(io::Error::other(String::from_utf8_lossy(&err).trim().to_owned()));
     }

@@ -133,6 +133,34 @@ pub(crate) fn text(argv: &[&str], deadline: Duration) -> Option<String> {
     Some(String::from_utf8_lossy(&output).trim_end().to_owned())
 }
 
+/// Runs a command that must succeed.
+///
+/// # Errors
+/// It does not start, does not end in time, or fails: then what it wrote last.
+pub(crate) fn checked(argv: &[&str], deadline: Duration) -> io::Result<()> {
+    let words: Vec<String> = argv.iter().map(|&part| part.to_owned()).collect();
+    let mut output = Vec::new();
+    let ended = run(&words, deadline, 64 << 10, &mut |_, bytes| {
+        output.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    if ended.code == Some(0) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output);
+    let last = text
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("no output");
+    Err(io::Error::other(format!(
+        "{} ended with {:?}: {}",
+        argv[0],
+        ended.code,
+        last.trim()
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::run;

@@ -1,6 +1,8 @@
 //! Looks at a guest's root, and works in it, from a child process that has made it its own root: a link in the guest can then
 //! lead nowhere else.
 
+use crate::{fixup, fstab};
+use reports::schema::{SystemFacts, SystemKind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,16 +13,17 @@ use std::process::ExitCode;
 /// A file of a guest is read up to so many bytes.
 const MAX_TEXT: u64 = 256 << 10;
 
-/// `in-root ROOT inspect|inject|fixup [WISH]`: one JSON document on standard output.
+/// `in-root ROOT inspect|inject|fixup|undo TASK`: one JSON document on standard output. TASK is a file of the appliance.
 pub(crate) fn in_root(args: &[String]) -> ExitCode {
-    let [root, action, wish @ ..] = args else {
-        eprintln!("usage: esxodus-agent in-root ROOT inspect|inject|fixup [WISH]");
+    let [root, action, task] = args else {
+        eprintln!("usage: esxodus-agent in-root ROOT inspect|inject|fixup|undo TASK");
         return ExitCode::from(2);
     };
-    match enter(root).and_then(|binary| match action.as_str() {
+    match enter(root, task).and_then(|(binary, task)| match action.as_str() {
         "inspect" => Ok(inspect()),
         "inject" => crate::inject::inject(&binary),
-        "fixup" => crate::fixup::fixup(wish.first().map_or("{}", String::as_str)),
+        "fixup" => fixup::fixup(&task),
+        "undo" => fixup::undo(&task),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("unknown action {action}"),
@@ -37,12 +40,13 @@ pub(crate) fn in_root(args: &[String]) -> ExitCode {
     }
 }
 
-/// Reads our own binary, then makes `root` the root.
-fn enter(root: &str) -> io::Result<Vec<u8>> {
+/// Reads our own binary and the task, then makes `root` the root.
+fn enter(root: &str, task: &str) -> io::Result<(Vec<u8>, String)> {
     let binary = fs::read("/proc/self/exe")?;
+    let task = fs::read_to_string(task)?;
     rustix::process::chroot(root)?;
     rustix::process::chdir("/")?;
-    Ok(binary)
+    Ok((binary, task))
 }
 
 /// Text of a regular file, cut at [`MAX_TEXT`].
@@ -76,18 +80,6 @@ fn os_release(text: &str) -> BTreeMap<String, String> {
         .filter_map(|line| line.split_once('='))
         .filter(|(key, _)| ["ID", "ID_LIKE", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME"].contains(key))
         .map(|(key, value)| (key.to_lowercase(), value.trim_matches(['"', '\'']).to_owned()))
-        .collect()
-}
-
-fn fstab(text: &str) -> Vec<Value> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let field = |index: usize| fields.get(index).copied().unwrap_or("");
-            json!({"spec": field(0), "file": field(1), "type": field(2), "options": field(3)})
-        })
         .collect()
 }
 
@@ -130,7 +122,7 @@ fn inspect() -> Value {
         "init": init,
         "hostname": text("/etc/hostname").map(|name| name.trim().to_owned()),
         "machine_id": text("/etc/machine-id").map(|id| id.trim().to_owned()),
-        "fstab": fstab(&text("/etc/fstab").unwrap_or_default()),
+        "fstab": fstab::lines(&text("/etc/fstab").unwrap_or_default()),
         "crypttab": text("/etc/crypttab"),
         "kernels": names("/boot", |name| name.starts_with("vmlinuz")),
         "initramfs": names("/boot", |name| name.starts_with("initrd") || name.starts_with("initramfs")),
@@ -138,26 +130,81 @@ fn inspect() -> Value {
         "grub": (["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"].iter().find(|path| exists(path))),
         "loader_entries": names("/boot/loader/entries", |name| name.ends_with(".conf")),
         "network": networks,
+        "facts": facts(&release, init),
         "selinux": exists("/etc/selinux/config"),
         "vmware_tools": (["/usr/bin/vmtoolsd", "/usr/sbin/vmtoolsd", "/etc/vmware-tools"].iter().find(|path| exists(path))),
         "qemu_guest_agent": (["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"].iter().find(|path| exists(path))),
     })
 }
 
+fn facts(release: &str, init: &str) -> SystemFacts {
+    let root = Path::new("/");
+    let os = os_release(release);
+    let told = |key: &str| os.get(key).cloned().unwrap_or_default();
+    let here = |paths: &[&str]| {
+        paths
+            .iter()
+            .find(|path| fs::symlink_metadata(path).is_ok())
+            .map(|path| (*path).to_owned())
+    };
+    let (kernels, initramfs_tool) = fixup::virtio::kernels(root);
+    let loaders = [
+        ("grub2", &["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"][..]),
+        ("grub-legacy", &["/boot/grub/menu.lst", "/boot/grub/grub.conf"]),
+        (
+            "systemd-boot",
+            &[
+                "/boot/loader/loader.conf",
+                "/boot/efi/loader/loader.conf",
+                "/efi/loader/loader.conf",
+            ],
+        ),
+        (
+            "extlinux",
+            &["/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg"],
+        ),
+    ];
+    SystemFacts {
+        kind: SystemKind::Linux,
+        name: told("pretty_name"),
+        id: told("id"),
+        version: told("version_id"),
+        init: if init == "unknown" {
+            String::new()
+        } else {
+            init.to_owned()
+        },
+        boot_loader: loaders
+            .iter()
+            .find(|(_, paths)| here(paths).is_some())
+            .map(|(name, _)| (*name).to_owned()),
+        initramfs_tool: initramfs_tool.map(str::to_owned),
+        kernels,
+        fstab: fstab::lines(&text("/etc/fstab").unwrap_or_default()),
+        crypttab: text("/etc/crypttab")
+            .unwrap_or_default()
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(str::to_owned)
+            .collect(),
+        boot_device_names: fixup::names_in_boot_entries(root),
+        interfaces: fixup::interfaces(root),
+        vmware_tools: here(&["/usr/bin/vmtoolsd", "/usr/sbin/vmtoolsd", "/etc/vmware-tools"]),
+        qemu_guest_agent: here(&["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"]),
+        selinux: here(&["/etc/selinux/config"]).is_some(),
+        ..SystemFacts::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{fstab, os_release};
+    use super::os_release;
 
     #[test]
     fn os_release_values_lose_their_quotes() {
         let found = os_release("PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nHOME_URL=x\n");
         assert_eq!(found["pretty_name"], "Debian GNU/Linux 12 (bookworm)");
         assert_eq!(found.len(), 2);
-    }
-
-    #[test]
-    fn fstab_comments_are_left_out() {
-        let found = fstab("# comment\nUUID=1 / ext4 defaults 0 1\n\n");
-        assert_eq!((found.len(), found[0]["file"].as_str()), (1, Some("/")));
     }
 }

@@ -6,12 +6,18 @@ mod bench;
 mod channel;
 mod exec;
 mod fixup;
+mod fstab;
+mod initramfs;
 mod inject;
 mod inspect;
+mod kmod;
+mod luks;
+mod lvm;
 mod modules;
 mod serve;
 mod state;
 mod volumes;
+mod windows;
 
 use std::process::ExitCode;
 

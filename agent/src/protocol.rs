@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Both sides refuse another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "org.esxodus.agent.0";
 /// Largest piece of a file in one message, in bytes.
@@ -29,6 +29,50 @@ pub struct NicName {
     pub name: String,
     /// MAC address with colons, lower case.
     pub mac: String,
+}
+
+/// What a fix-up is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FixupWish {
+    /// The NICs with the names that they had at the source.
+    pub nics: Vec<NicName>,
+    /// Adds `console=ttyS0,115200` to the kernels' command lines.
+    pub serial_console: bool,
+    /// Only say what would be changed.
+    pub dry_run: bool,
+}
+
+/// A change to a file of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Path in the guest.
+    pub path: String,
+    /// Its text before, or what it was in words where it is no text; absent where there was no file.
+    pub before: Option<String>,
+    /// Its text after, `-> TARGET` for a link, or what it is in words.
+    pub after: String,
+    /// Why, in words.
+    pub why: String,
+    /// How to take it back.
+    #[serde(default)]
+    pub undo: Undo,
+}
+
+/// How a change is taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "how")]
+pub enum Undo {
+    /// Write the text before; remove the file where there was none.
+    #[default]
+    Restore,
+    /// Cut the file, which something was put behind.
+    Truncate {
+        /// Its length before, in bytes.
+        bytes: u64,
+        /// Its length after, in bytes.
+        from: u64,
+    },
 }
 
 /// What the host asks for.
@@ -75,11 +119,18 @@ pub enum Request {
     Inject,
     /// Makes the guest root found by `Inspect` ready for KVM (appliance), answered by [`Answer::Facts`] with the changes.
     Fixup {
-        /// The NICs with the names that they had at the source.
-        nics: Vec<NicName>,
-        /// Only say what would be changed.
+        /// What to do.
+        wish: FixupWish,
+    },
+    /// Takes changes of a fix-up back, the last one first (appliance), answered by [`Answer::Facts`].
+    Undo {
+        /// The changes in the order in which they were made.
+        changes: Vec<Change>,
+        /// Only say what would be taken back.
         dry_run: bool,
     },
+    /// Opens the LUKS volumes that the blob, a passphrase or key file, fits (appliance). Answered by [`Answer::Facts`] with the names.
+    Unlock,
     /// How the running system is (guest), answered by [`Answer::Facts`].
     State,
     /// Runs the benchmark suite; progress as output, then [`Answer::Facts`] with the record.

@@ -156,33 +156,19 @@ fn answer(
             file.write_all_at(blob, offset)?;
             (Answer::Done, Vec::new())
         }
-        Request::Inspect => match appliance {
-            Some(appliance) => (
-                Answer::Facts {
-                    value: appliance.inspect(),
-                },
-                Vec::new(),
-            ),
-            None => return Err(only_in("appliance")),
-        },
-        Request::Inject => match appliance {
-            Some(appliance) => (
-                Answer::Facts {
-                    value: appliance.inject()?,
-                },
-                Vec::new(),
-            ),
-            None => return Err(only_in("appliance")),
-        },
-        Request::Fixup { nics, dry_run } => match appliance {
-            Some(appliance) => (
-                Answer::Facts {
-                    value: appliance.fixup(&nics, dry_run)?,
-                },
-                Vec::new(),
-            ),
-            None => return Err(only_in("appliance")),
-        },
+        Request::Inspect | Request::Inject | Request::Fixup { .. } | Request::Undo { .. } | Request::Unlock => {
+            let Some(appliance) = appliance else {
+                return Err(only_in("appliance"));
+            };
+            let value = match request {
+                Request::Inspect => appliance.inspect(),
+                Request::Inject => appliance.inject()?,
+                Request::Fixup { wish } => appliance.fixup(&wish)?,
+                Request::Undo { changes, dry_run } => appliance.undo(&changes, dry_run)?,
+                _ => appliance.unlock(blob)?,
+            };
+            (Answer::Facts { value }, Vec::new())
+        }
         Request::State => (Answer::Facts { value: state::gather() }, Vec::new()),
         Request::Bench {
             suite,

@@ -5,34 +5,104 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// A partition or whole disk that holds something.
+/// A partition, whole disk or mapped device that holds something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Volume {
-    /// `vda1`.
+    /// `vda1`; a mapped device has its own name, `vg-root`.
     pub(crate) device: String,
+    /// The kernel's name, `dm-0` for a mapped device.
+    pub(crate) node: String,
     /// Size in bytes.
     pub(crate) bytes: u64,
     /// `ext4`, `xfs`, `btrfs`, `vfat`, `ntfs`, `swap`, `luks`, `lvm2`; absent where nothing is recognised.
     pub(crate) content: Option<&'static str>,
     /// Partition number; absent for a whole disk.
     pub(crate) partition: Option<u32>,
+    /// Index of the disk, in the order in which the host attached them; absent for a mapped device.
+    pub(crate) disk: Option<u32>,
+    /// UUID of the content as `blkid` prints it.
+    pub(crate) uuid: Option<String>,
+    /// A swap that holds a memory image, a hibernated or unclean NTFS.
+    pub(crate) state: Option<&'static str>,
 }
 
 impl Volume {
     /// `/dev/vda1`.
     pub(crate) fn path(&self) -> PathBuf {
-        Path::new("/dev").join(&self.device)
+        Path::new("/dev").join(&self.node)
     }
 }
 
-/// Which signature `read` finds.
-pub(crate) fn recognise(read: &dyn Fn(u64, &mut [u8]) -> bool) -> Option<&'static str> {
-    let has = |offset: u64, magic: &[u8]| {
-        let mut found = vec![0; magic.len()];
-        read(offset, &mut found) && found == magic
+/// Reads bytes at an offset; false where they are not there.
+type ReadAt<'r> = dyn Fn(u64, &mut [u8]) -> bool + 'r;
+
+/// UUID of a content as `blkid` prints it. Offsets: the formats' own documents, as in util-linux `libblkid/src/superblocks`.
+pub(crate) fn uuid(content: &str, read: &ReadAt<'_>) -> Option<String> {
+    let bytes = |offset: u64, length: usize| {
+        let mut found = vec![0; length];
+        (read(offset, &mut found) && found.iter().any(|&byte| byte != 0)).then_some(found)
     };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let at = |offset: u64| {
+        let text = hex(&bytes(offset, 16)?);
+        Some(format!(
+            "{}-{}-{}-{}-{}",
+            &text[..8],
+            &text[8..12],
+            &text[12..16],
+            &text[16..20],
+            &text[20..]
+        ))
+    };
+    let serial = |offset: u64, length: usize| {
+        let mut found = bytes(offset, length)?;
+        found.reverse();
+        Some(hex(&found).to_uppercase())
+    };
+    match content {
+        "ext4" => at(0x468),
+        "xfs" => at(32),
+        "btrfs" => at(0x1_0020),
+        "swap" => at(0x40c),
+        "luks" => {
+            let text = String::from_utf8(bytes(168, 36)?).ok()?;
+            text.bytes()
+                .all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+                .then_some(text)
+        }
+        "ntfs" => serial(0x48, 8),
+        "vfat" => {
+            let offset = if recognise_at(read, 82, b"FAT32   ") { 67 } else { 39 };
+            let text = serial(offset, 4)?;
+            Some(format!("{}-{}", &text[..4], &text[4..]))
+        }
+        _ => None,
+    }
+}
+
+fn recognise_at(read: &ReadAt<'_>, offset: u64, magic: &[u8]) -> bool {
+    let mut found = vec![0; magic.len()];
+    read(offset, &mut found) && found == magic
+}
+
+/// `vda` is 0, `vdb` 1, `vdaa` 26.
+fn disk_index(node: &str) -> Option<u32> {
+    let letters = node.strip_prefix("vd")?.trim_end_matches(|c: char| c.is_ascii_digit());
+    if letters.is_empty() || letters.len() > 3 || !letters.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return None;
+    }
+    Some(
+        letters
+            .bytes()
+            .fold(0, |value, letter| value * 26 + u32::from(letter - b'a') + 1)
+            - 1,
+    )
+}
+
+/// Which signature `read` finds.
+pub(crate) fn recognise(read: &ReadAt<'_>) -> Option<&'static str> {
     // The formats' own documents: ext superblock at 1024 with magic at 56; btrfs superblock at 64 KiB with magic at 64.
-    let table: [(u64, &[u8], &str); 11] = [
+    let table: [(u64, &[u8], &str); 12] = [
         (0, b"LUKS\xba\xbe", "luks"),
         (0, b"XFSB", "xfs"),
         (0x1_0040, b"_BHRfS_M", "btrfs"),
@@ -43,11 +113,12 @@ pub(crate) fn recognise(read: &dyn Fn(u64, &mut [u8]) -> bool) -> Option<&'stati
         (82, b"FAT32   ", "vfat"),
         (54, b"FAT16   ", "vfat"),
         (4086, b"SWAPSPACE2", "swap"),
+        (4086, b"S1SUSPEND", "swap"),
         (0x438, b"\x53\xef", "ext4"),
     ];
     table
         .iter()
-        .find(|(offset, magic, _)| has(*offset, magic))
+        .find(|(offset, magic, _)| recognise_at(read, *offset, magic))
         .map(|(_, _, name)| *name)
 }
 
@@ -58,27 +129,29 @@ pub(crate) fn list() -> Vec<Volume> {
         .flatten()
         .flatten()
         .filter_map(|entry| {
-            let device = entry.file_name().into_string().ok()?;
-            if ["ram", "loop", "sr", "fd", "zram", "dm-", "nbd"]
+            let node = entry.file_name().into_string().ok()?;
+            if ["ram", "loop", "sr", "fd", "zram", "nbd"]
                 .iter()
-                .any(|prefix| device.starts_with(prefix))
+                .any(|prefix| node.starts_with(prefix))
             {
                 return None;
             }
-            let number = |name: &str| {
-                fs::read_to_string(entry.path().join(name))
-                    .ok()?
-                    .trim()
-                    .parse::<u64>()
-                    .ok()
-            };
+            let word = |name: &str| Some(fs::read_to_string(entry.path().join(name)).ok()?.trim().to_owned());
+            let number = |name: &str| word(name)?.parse::<u64>().ok();
             let bytes = number("size")?.checked_mul(512)?;
             let partition = number("partition").and_then(|number| u32::try_from(number).ok());
-            let content = File::open(Path::new("/dev").join(&device))
-                .ok()
-                .and_then(|file| recognise(&|offset, buffer| file.read_exact_at(buffer, offset).is_ok()));
+            let file = File::open(Path::new("/dev").join(&node)).ok();
+            let read = |offset: u64, buffer: &mut [u8]| {
+                file.as_ref()
+                    .is_some_and(|file| file.read_exact_at(buffer, offset).is_ok())
+            };
+            let content = recognise(&read);
             Some(Volume {
-                device,
+                device: word("dm/name").unwrap_or_else(|| node.clone()),
+                disk: disk_index(&node),
+                uuid: content.and_then(|content| uuid(content, &read)),
+                state: recognise_at(&read, 4086, b"S1SUSPEND").then_some("hibernated"),
+                node,
                 bytes,
                 content,
                 partition,
@@ -88,7 +161,7 @@ pub(crate) fn list() -> Vec<Volume> {
     volumes.sort_by(|left, right| {
         let key = |volume: &Volume| {
             (
-                volume.device.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(),
+                volume.node.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(),
                 volume.partition,
             )
         };
@@ -99,7 +172,7 @@ pub(crate) fn list() -> Vec<Volume> {
 
 #[cfg(test)]
 mod tests {
-    use super::recognise;
+    use super::{disk_index, recognise, uuid};
 
     fn of(offset: usize, magic: &[u8]) -> Option<&'static str> {
         let mut bytes = vec![0_u8; 128 << 10];
@@ -120,5 +193,68 @@ mod tests {
         assert_eq!(of(0, b"LUKS\xba\xbe"), Some("luks"));
         assert_eq!(of(3, b"NTFS    "), Some("ntfs"));
         assert_eq!(of(100, b"nothing"), None);
+    }
+
+    #[test]
+    fn disks_are_counted_as_the_kernel_names_them() {
+        for (node, index) in [
+            ("vda", Some(0)),
+            ("vdb3", Some(1)),
+            ("vdz", Some(25)),
+            ("vdaa1", Some(26)),
+            ("dm-0", None),
+        ] {
+            assert_eq!(disk_index(node), index, "{node}");
+        }
+    }
+
+    #[test]
+    fn uuids_are_what_blkid_prints() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let file = dir.path().join("image");
+        let path = file.to_str().expect("text");
+        for (content, program) in [
+            ("ext4", &["mkfs.ext4", "-q", "-F", path][..]),
+            ("xfs", &["mkfs.xfs", "-q", "-f", path]),
+            ("btrfs", &["mkfs.btrfs", "-q", "-f", path]),
+            ("swap", &["mkswap", "-q", path]),
+            ("vfat", &["mkfs.vfat", "-F", "32", path]),
+            ("vfat", &["mkfs.vfat", "-F", "16", path]),
+            ("ntfs", &["mkntfs", "-q", "-F", "-f", path]),
+            (
+                "luks",
+                &[
+                    "cryptsetup",
+                    "luksFormat",
+                    "-q",
+                    "--type",
+                    "luks1",
+                    "--pbkdf-force-iterations",
+                    "1000",
+                    path,
+                    "/etc/hostname",
+                ],
+            ),
+        ] {
+            std::fs::remove_file(&file).ok();
+            let image = std::fs::File::create(&file).expect("temporary file");
+            image.set_len(320 << 20).expect("sparse");
+            let made = std::process::Command::new(program[0]).args(&program[1..]).output();
+            let blkid = std::process::Command::new("blkid")
+                .args(["-p", "-s", "UUID", "-o", "value", path])
+                .output();
+            let (Ok(made), Ok(blkid)) = (made, blkid) else {
+                eprintln!("SKIP: {} or blkid is not installed", program[0]);
+                continue;
+            };
+            assert!(made.status.success(), "{made:?}");
+            let image = std::fs::File::open(&file).expect("temporary file");
+            let read = |offset: u64, buffer: &mut [u8]| {
+                std::os::unix::fs::FileExt::read_exact_at(&image, buffer, offset).is_ok()
+            };
+            assert_eq!(recognise(&read), Some(content));
+            let theirs = String::from_utf8(blkid.stdout).expect("text");
+            assert_eq!(uuid(content, &read).as_deref(), Some(theirs.trim()), "{content}");
+        }
     }
 }

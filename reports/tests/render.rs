@@ -355,7 +355,7 @@ fn only_a_fair_comparison_with_esxi_speaks_against_the_move() {
     report.comparisons = esxi;
     let verdict = render::verdict(&report);
     assert_eq!(verdict.arrival, Arrival::WithReservations);
-    assert_eq!(verdict.words, "Arrived, but slower than on ESXi");
+    assert_eq!(verdict.words, "Arrived, but 1 of 17 figures is worse than on ESXi");
     assert!(
         verdict.sentence.ends_with("but 1 of 17 figures is worse than on ESXi."),
         "{}",

@@ -28,7 +28,7 @@ pub fn inventory() -> Vec<Tool> {
             .find(|path| Path::new(path).is_file())
             .map(|path| (*path).to_owned())
     };
-    let kernel = appliance::kernel();
+    let appliance = appliance::appliance_status();
     let agent = appliance::agent_binary();
     let qemu = Qemu.version();
     vec![
@@ -71,8 +71,8 @@ pub fn inventory() -> Vec<Tool> {
         },
         Tool {
             name: "appliance",
-            advice: kernel.as_ref().err().map(ToString::to_string).unwrap_or_default(),
-            found: kernel.ok().map(|path| path.display().to_string()),
+            advice: appliance.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+            found: appliance.ok(),
             optional: true,
         },
         Tool {

@@ -234,18 +234,22 @@ fn disks_without_a_readable_kernel_say_what_is_on_them() {
     assert!(error.contains("XFS") && error.contains("--engine qemu"), "{error}");
 }
 
-/// The sample guest's boot disk as qcow2, made by a tool that is not ours.
-fn debian(folder: &Path) -> Option<PathBuf> {
+/// The sample guest's disks as qcow2, made by a tool that is not ours: without its data disk it ends in an emergency shell.
+fn debian(folder: &Path) -> Option<Vec<PathBuf>> {
     let Some(guest) = std::env::var_os("ESXODUS_DEMO_GUEST").map(PathBuf::from) else {
         println!("SKIP: ESXODUS_DEMO_GUEST does not name a folder with the sample guest (scripts/demo-guest.sh)");
         return None;
     };
-    let disk = folder.join("debian.qcow2");
-    let (from, to) = (
-        guest.join("demo.vmdk").display().to_string(),
-        disk.display().to_string(),
-    );
-    tool("qemu-img", &["convert", "-O", "qcow2", &from, &to]).then_some(disk)
+    let converted = ["demo", "demo_1"].map(|name| {
+        let disk = folder.join(format!("{name}.qcow2"));
+        let source = guest.join(format!("{name}.vmdk")).display().to_string();
+        tool(
+            "qemu-img",
+            &["convert", "-O", "qcow2", &source, &disk.display().to_string()],
+        )
+        .then_some(disk)
+    });
+    converted.into_iter().collect()
 }
 
 #[test]
@@ -255,8 +259,9 @@ fn a_debian_disk_boots_to_its_login_in_qemu_by_the_kernel_found_on_it() {
         return;
     }
     let folder = tempfile::Builder::new().tempdir_in("/var/tmp").expect("folder");
-    let Some(disk) = debian(folder.path()) else { return };
-    let mut found = direct::find(&[(disk.clone(), DiskFormat::Qcow2)], folder.path()).expect("a kernel");
+    let Some(disks) = debian(folder.path()) else { return };
+    let images: Vec<_> = disks.iter().map(|disk| (disk.clone(), DiskFormat::Qcow2)).collect();
+    let mut found = direct::find(&images, folder.path()).expect("a kernel");
     println!("{}", found.chosen);
     assert!(found.chosen.contains("/boot/grub/grub.cfg"), "{}", found.chosen);
     found.kernel.cmdline = direct::with_console(&found.kernel.cmdline);
@@ -267,13 +272,16 @@ fn a_debian_disk_boots_to_its_login_in_qemu_by_the_kernel_found_on_it() {
         machine: MachineModel::Q35,
         firmware: FirmwareSpec::Bios,
         kernel: Some(found.kernel),
-        disks: vec![DiskSpec {
-            path: disk,
-            format: DiskFormat::Qcow2,
-            bus: DiskBus::VirtioBlk,
-            serial: None,
-            snapshot: true,
-        }],
+        disks: disks
+            .into_iter()
+            .map(|path| DiskSpec {
+                path,
+                format: DiskFormat::Qcow2,
+                bus: DiskBus::VirtioBlk,
+                serial: None,
+                snapshot: true,
+            })
+            .collect(),
         nics: Vec::new(),
         uuid: None,
         display: false,

@@ -2,13 +2,15 @@
 
 #[cfg(test)]
 mod guests {
+    use agent::protocol::FixupWish;
     use convert::machine::Machine;
     use esxodus_runner::appliance::{Appliance, agent_binary, appliance_kernel, kernel};
     use esxodus_runner::engine::{AccelWish, Accelerator, DirectKernel, DiskFormat, Engine, EngineWish, choose};
+    use esxodus_runner::fixup::FixupOutcome;
     use esxodus_runner::probe::ProbeReport;
     use esxodus_runner::proof::{ProveDisk, ProveOutcome, ProveRequest, prove};
     use esxodus_runner::qemu::{Qemu, overlay};
-    use reports::schema::ProofVerdict;
+    use reports::schema::{DeepFacts, ProofVerdict};
     use std::path::{Path, PathBuf};
     use std::process::Command;
     use std::sync::atomic::AtomicBool;
@@ -76,6 +78,111 @@ mod guests {
             eprintln!("SKIP: cpio is not installed");
         }
         packed.then_some(image)
+    }
+
+    /// One appliance for all of it: starting one is what costs.
+    #[test]
+    fn the_appliance_fixes_a_root_up_takes_it_back_and_opens_luks_with_the_right_key_only() {
+        if !can_run() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let tree = folder.path().join("tree");
+        for name in ["etc", "boot", "lib/systemd"] {
+            std::fs::create_dir_all(tree.join(name)).expect("temporary folder");
+        }
+        let fstab = "/dev/sda / ext4 defaults 0 1\n/dev/sdb /srv xfs noauto 0 0\n";
+        for (name, text) in [
+            ("etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian 12\"\n"),
+            ("etc/fstab", fstab),
+            ("etc/modules", "vmw_balloon\n"),
+            ("lib/systemd/systemd-udevd", ""),
+        ] {
+            std::fs::write(tree.join(name), text).expect("temporary file");
+        }
+        let (root, locked) = (folder.path().join("root.raw"), folder.path().join("locked.raw"));
+        let (key, wrong) = (b"correct horse".as_slice(), b"battery staple".as_slice());
+        std::fs::write(folder.path().join("key"), key).expect("temporary file");
+        std::fs::write(&locked, vec![0; 32 << 20]).expect("temporary file");
+        let made = ok(Command::new("mkfs.ext4")
+            .args(["-q", "-d"])
+            .arg(&tree)
+            .arg(&root)
+            .arg("32M"));
+        let format = [
+            "luksFormat",
+            "-q",
+            "--type",
+            "luks1",
+            "--pbkdf-force-iterations",
+            "1000",
+            "--key-file",
+        ];
+        let sealed = ok(Command::new("cryptsetup")
+            .args(format)
+            .arg(folder.path().join("key"))
+            .arg(&locked));
+        if !made || !sealed {
+            eprintln!("SKIP: mkfs.ext4 (e2fsprogs) or cryptsetup (cryptsetup-bin) is not installed");
+            return;
+        }
+        let disks = [(root.clone(), DiskFormat::Raw), (locked, DiskFormat::Raw)];
+        let deadline = Duration::from_secs(120);
+        let mut appliance =
+            Appliance::start(&Qemu, Accelerator::Tcg, &disks, folder.path(), deadline, &NEVER).expect("it answers");
+        let deep = |appliance: &mut Appliance| -> DeepFacts {
+            let value = appliance.inspect(&NEVER).expect("inspection");
+            serde_json::from_value(value["deep"].clone()).expect("typed facts")
+        };
+        let found = deep(&mut appliance);
+        assert_eq!(
+            (found.systems[0].id.as_str(), found.volumes.len()),
+            ("debian", 2),
+            "{found:?}"
+        );
+        assert!(
+            found.volumes[0].free_bytes.is_some() && found.volumes[0].uuid.is_some(),
+            "{found:?}"
+        );
+        assert_eq!(found.volumes[1].content.as_deref(), Some("luks"));
+        assert_eq!(
+            appliance.unlock(wrong, &NEVER).expect("an answer").len(),
+            1,
+            "a wrong key opens nothing"
+        );
+        assert!(appliance.unlock(key, &NEVER).expect("an answer").is_empty());
+        let found = deep(&mut appliance);
+        assert!(
+            found.volumes.iter().any(|volume| volume.device == "luks-vdb"),
+            "{found:?}"
+        );
+
+        let wish = FixupWish::default();
+        let done: FixupOutcome =
+            serde_json::from_value(appliance.fixup(wish.clone(), &NEVER).expect("fix-up")).expect("typed changes");
+        let paths: Vec<&str> = done.changes.iter().map(|change| change.path.as_str()).collect();
+        assert_eq!(paths, ["/etc/fstab", "/etc/modules"], "{done:?}");
+        assert!(done.changes[0].after.starts_with("UUID="), "{done:?}");
+        assert!(
+            done.changes[0].after.contains("/dev/sdb /srv xfs"),
+            "what lies there is no XFS: {done:?}"
+        );
+        let again: FixupOutcome =
+            serde_json::from_value(appliance.fixup(wish, &NEVER).expect("fix-up")).expect("typed");
+        assert!(again.changes.is_empty(), "{again:?}");
+        let undone = appliance.undo(done.changes, false, &NEVER).expect("undo");
+        assert_eq!(undone["changes"].as_array().map(Vec::len), Some(2), "{undone}");
+        appliance.stop(&NEVER).expect("power-off");
+        let text = Command::new("debugfs")
+            .args(["-R", "cat /etc/fstab"])
+            .arg(&root)
+            .output()
+            .expect("debugfs");
+        assert_eq!(String::from_utf8_lossy(&text.stdout), fstab);
+        assert!(
+            ok(Command::new("fsck.ext4").args(["-f", "-n"]).arg(&root)),
+            "the file system is whole"
+        );
     }
 
     #[test]

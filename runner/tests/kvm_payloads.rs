@@ -136,7 +136,7 @@ fn resets_are_told_apart_by_their_register() {
 #[test]
 fn a_fault_that_nobody_handles_is_a_triple_fault() {
     // xor ecx, ecx; div ecx: no handler for the division, none for what follows.
-    let code = [&[0x31, 0xc9, 0xf7, 0xf1], HANG.as_slice()].concat();
+    let code = [[0x31, 0xc9, 0xf7, 0xf1].as_slice(), HANG.as_slice()].concat();
     let Some(report) = run(&code, |_| ()) else { return };
     assert!(
         matches!(report.reason, ExitReason::TripleFault { vcpu: 0, .. }),

@@ -6,6 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// What every run folder has inside.
+const SUBFOLDERS: [&str; 4] = ["disks", "targets", "proof", "bench"];
+/// The first record, while it is written.
+const FIRST_PARTIAL: &str = "machine.json.partial";
+
 /// A run folder (`OUT`).
 #[derive(Debug, Clone)]
 pub(crate) struct RunFolder {
@@ -19,6 +24,7 @@ impl RunFolder {
     pub(crate) const MANIFEST: &'static str = "manifest.json";
     pub(crate) const PROOF: &'static str = "proof.json";
     pub(crate) const FIXUP: &'static str = "fixup.json";
+    pub(crate) const DEEP: &'static str = "deep.json";
     pub(crate) const FACTS: &'static str = "facts.json";
     pub(crate) const STEPS: &'static str = "steps.json";
 
@@ -30,7 +36,7 @@ impl RunFolder {
         let folder = Self { root: root.to_owned() };
         match fs::read_dir(root) {
             Ok(mut entries) => {
-                let empty = entries.next().is_none();
+                let empty = entries.all(|entry| entry.is_ok_and(|entry| is_bare(&entry.path())));
                 if !empty && !folder.has(Self::MACHINE) {
                     bail!(
                         "{} exists and is no run folder of esxodus: choose another folder with -o",
@@ -52,7 +58,7 @@ impl RunFolder {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot open the run folder {}", root.display())),
         }
-        for sub in ["disks", "targets", "proof", "bench"] {
+        for sub in SUBFOLDERS {
             fs::create_dir_all(root.join(sub)).with_context(|| format!("cannot make {}", root.join(sub).display()))?;
         }
         Ok(folder)
@@ -126,6 +132,19 @@ impl RunFolder {
         self.write_bytes(name, &text)
     }
 
+    /// Removes a file that may be there.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.path(name).display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes any file whole.
     ///
     /// # Errors
@@ -135,6 +154,13 @@ impl RunFolder {
         write_whole(&path, bytes)?;
         Ok(path)
     }
+}
+
+/// Whether `path` is what a run leaves that was stopped before it had written anything.
+fn is_bare(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    (SUBFOLDERS.iter().any(|sub| *sub == name) && empty()) || name == FIRST_PARTIAL
 }
 
 /// Writes a file under its final name only when it is complete.
@@ -149,7 +175,15 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         file.write_all(bytes)?;
         file.sync_data()
     });
-    written.and_then(|()| fs::rename(&partial, path)).with_context(|| {
+    // The folder is synced too: after a power cut the name is there, or nothing that came later.
+    let named = || -> std::io::Result<()> {
+        fs::rename(&partial, path)?;
+        match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => fs::File::open(folder)?.sync_all(),
+            _ => fs::File::open(".")?.sync_all(),
+        }
+    };
+    written.and_then(|()| named()).with_context(|| {
         format!(
             "cannot write {}: is the disk full or the folder read-only?",
             path.display()
@@ -168,6 +202,18 @@ mod tests {
         let error = RunFolder::create(dir.path(), true).unwrap_err().to_string();
         assert!(error.contains("no run folder"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_run_stopped_before_its_first_record_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        RunFolder::create(dir.path(), false).unwrap();
+        std::fs::write(dir.path().join("machine.json.partial"), "{").unwrap();
+        for resume in [false, true] {
+            RunFolder::create(dir.path(), resume).unwrap();
+        }
+        std::fs::write(dir.path().join("disks/other.qcow2"), "x").unwrap();
+        RunFolder::create(dir.path(), true).unwrap_err();
     }
 
     #[test]

@@ -205,7 +205,11 @@ fn evidence_folder(out: &Path) -> anyhow::Result<()> {
 }
 
 /// Disks that QEMU can boot, and the source's files behind them.
-fn bootable(context: &Context, opened: &Opened, scratch: &Path) -> anyhow::Result<(Vec<ProveDisk>, Vec<PathBuf>)> {
+pub(crate) fn bootable(
+    context: &Context,
+    opened: &Opened,
+    scratch: &Path,
+) -> anyhow::Result<(Vec<ProveDisk>, Vec<PathBuf>)> {
     let sources = opened.all_disks()?;
     let machine = &opened.imported.machine;
     let mut real: Vec<PathBuf> = Vec::new();

@@ -1,11 +1,12 @@
 //! `esxodus inspect`: what a source is, and what would go wrong.
 
-use super::options::SourceOptions;
+use super::options::{EngineArgs, SourceOptions};
 use super::{Context, Outcome};
 use crate::chain::source;
 use crate::terminal::{bytes, table};
 use convert::image::{self, DiskSummary, summary::JsonRun};
 use reports::schema::{Finding, KeyClass, Severity};
+use std::path::PathBuf;
 
 /// Shows a guest: machine, disks with their chains, what is allocated, and what the checks find.
 #[derive(Debug, clap::Args)]
@@ -13,7 +14,11 @@ use reports::schema::{Finding, KeyClass, Severity};
   esxodus inspect web01/web01.vmx
   esxodus inspect appliance.ova --json
   esxodus inspect disk.vmdk --map            every run: offset, length, data/zero/hole, which file, where
+  esxodus inspect web01/web01.vmx --deep     inside the disks: systems, kernels, drivers in each initramfs, fstab, free space
+  esxodus inspect out/web01 --deep           the same of a converted guest
+  esxodus inspect out/db01 --deep --key luks.key
 
+--deep boots the appliance on throw-away overlays; nothing is changed, and no program of the guest is run.
 Exit code 1: a blocking check fired.")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -24,9 +29,20 @@ pub(crate) struct Args {
     /// List every key of the source with what becomes of it.
     #[arg(long)]
     keys: bool,
+    /// Look into the disks. SOURCE may be a run folder as well.
+    #[arg(long, conflicts_with_all = ["map", "keys"])]
+    deep: bool,
+    /// With --deep: passphrase or key file for LUKS volumes.
+    #[arg(long, value_name = "FILE", requires = "deep")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
+    if args.deep {
+        return super::inspect_deep::run(context, &args.source, &args.engine, args.key.as_deref());
+    }
     let opened = source::open(&args.source)?;
     let mut findings = opened.findings();
     let mut disks = Vec::new();

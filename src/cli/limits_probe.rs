@@ -31,7 +31,7 @@ fn documented_words(all: &[Documented]) -> Vec<String> {
         let of_product = |(product, _): &(&str, Vec<&Documented>)| *product == one.product;
         match lines.iter_mut().find(|line| of_product(line)) {
             Some((_, versions)) => versions.push(one),
-            None => lines.push((&one.product, vec![one])),
+            None => lines.push((one.product.as_str(), vec![one])),
         }
     }
     lines

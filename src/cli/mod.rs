@@ -10,6 +10,7 @@ mod convert;
 mod doctor;
 mod fixup;
 mod inspect;
+mod inspect_deep;
 mod limits;
 mod limits_probe;
 mod migrate;

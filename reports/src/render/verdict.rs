@@ -105,7 +105,8 @@ fn in_words(reasons: &[Reason]) -> (Arrival, String) {
         Weight::Overruled => but("against a blocking check"),
         Weight::TooLarge => but("too large for a target"),
         Weight::Unhashed => but("not every disk was checked"),
-        Weight::Slower => but("slower than on ESXi"),
+        // With its figures: one slower figure of forty is not a slow guest.
+        Weight::Slower => but(&worst.text),
         Weight::Task => {
             let count = reasons.iter().map(|reason| reason.count).sum();
             let points = counted(count, "point", "points");

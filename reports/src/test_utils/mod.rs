@@ -429,7 +429,7 @@ const SHAPES: [Shape; 17] = [
     ),
     (
         "memory.latency.16KiB",
-        "Latency at 16 KiB",
+        "Memory latency, 16 KiB",
         "ns",
         Better::Lower,
         1.31,
@@ -437,7 +437,7 @@ const SHAPES: [Shape; 17] = [
     ),
     (
         "memory.latency.1MiB",
-        "Latency at 1 MiB",
+        "Memory latency, 1 MiB",
         "ns",
         Better::Lower,
         4.62,
@@ -445,7 +445,7 @@ const SHAPES: [Shape; 17] = [
     ),
     (
         "memory.latency.64MiB",
-        "Latency at 64 MiB",
+        "Memory latency, 64 MiB",
         "ns",
         Better::Lower,
         14.8,
@@ -453,7 +453,7 @@ const SHAPES: [Shape; 17] = [
     ),
     (
         "memory.latency.1GiB",
-        "Latency at 1 GiB",
+        "Memory latency, 1 GiB",
         "ns",
         Better::Lower,
         98.0,

@@ -1,14 +1,15 @@
 //! The appliance's kernel and initramfs: found, built once, cached by content.
 
-use super::initramfs::Archive;
+use super::programs::{self, HostFile};
 use crate::engine::DirectKernel;
 use crate::{Result, RunnerError};
+use agent::cpio::Archive;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Modules of each group in the order in which they are wanted. What is built into the kernel is left out.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     (
         "base",
         &[
@@ -26,6 +27,20 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("xfs", &["xfs"]),
     ("btrfs", &["btrfs"]),
     ("vfat", &["vfat", "nls_cp437", "nls_ascii", "nls_utf8"]),
+    ("dm", &["dm_mod", "dm_mirror", "dm_snapshot", "dm_thin_pool", "dm_raid"]),
+    (
+        "luks",
+        &[
+            "dm_crypt",
+            "xts",
+            "cbc",
+            "ecb",
+            "essiv",
+            "aesni_intel",
+            "algif_skcipher",
+            "algif_hash",
+        ],
+    ),
 ];
 
 /// The cache: `$ESXODUS_CACHE`, else `$XDG_CACHE_HOME/esxodus`, else `~/.cache/esxodus`.
@@ -174,6 +189,54 @@ fn parse_dependencies(text: &str) -> HashMap<String, Vec<String>> {
         .collect()
 }
 
+/// Where the initramfs of this agent, kernel and set of programs is in the cache.
+fn initrd_path(agent: &[u8], folder: &Path, programs: &[HostFile]) -> Result<PathBuf> {
+    let dependencies = read(&folder.join("modules/modules.dep"))?;
+    let version = read(&folder.join("version"))?;
+    let mut hasher = blake3::Hasher::new();
+    for part in [agent, &dependencies, &version] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.update(format!("{GROUPS:?}").as_bytes());
+    for file in programs {
+        hasher.update(file.mark().as_bytes());
+    }
+    let name = format!("appliance-{}.cpio", &hasher.finalize().to_hex()[..16]);
+    Ok(cache_dir().join("appliance").join(name))
+}
+
+/// What the cache holds of the appliance, in words: kernel, image, and how long it last took to start.
+///
+/// # Errors
+/// Its kernel or the agent is missing.
+pub fn appliance_status() -> Result<String> {
+    let folder = kernel_dir()?;
+    let initrd = initrd_path(&read(&agent_binary()?)?, &folder, &programs::found())?;
+    let version = read(&folder.join("version"))?;
+    let image = match initrd.metadata() {
+        Ok(facts) => format!("image of {} MiB in {}", facts.len() >> 20, initrd.display()),
+        Err(_) => "image not built yet".to_owned(),
+    };
+    let mut words = format!("kernel {}, {image}", String::from_utf8_lossy(&version).trim());
+    if let Ok(start) = std::fs::read_to_string(start_note()) {
+        words.push_str(&format!(", last start {}", start.trim()));
+    }
+    for (program, package) in programs::missing() {
+        words.push_str(&format!("; without {program} (apt install {package})"));
+    }
+    Ok(words)
+}
+
+fn start_note() -> PathBuf {
+    cache_dir().join("appliance/last-start")
+}
+
+/// Notes how long a start took, for [`appliance_status`]. A cache that cannot be written is no reason to fail.
+pub(super) fn note_start(seconds: f64, accelerator: &str) {
+    let _ = std::fs::write(start_note(), format!("{seconds:.1} s ({accelerator})\n"));
+}
+
 /// Kernel and initramfs of the appliance, built when the cache does not have them.
 ///
 /// # Errors
@@ -181,23 +244,17 @@ fn parse_dependencies(text: &str) -> HashMap<String, Vec<String>> {
 pub fn appliance_kernel() -> Result<DirectKernel> {
     let folder = kernel_dir()?;
     let agent = read(&agent_binary()?)?;
-    let dependencies = read(&folder.join("modules/modules.dep"))?;
-    let version = read(&folder.join("version"))?;
-    let mut hasher = blake3::Hasher::new();
-    for part in [&agent, &dependencies, &version] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.update(format!("{GROUPS:?}").as_bytes());
-    let name = format!("appliance-{}.cpio", &hasher.finalize().to_hex()[..16]);
+    let programs = programs::found();
+    let initrd = initrd_path(&agent, &folder, &programs)?;
     let cache = cache_dir().join("appliance");
-    let initrd = cache.join(name);
     if !initrd.is_file() {
         std::fs::create_dir_all(&cache).map_err(|error| RunnerError::io("creating", &cache, error))?;
+        let dependencies = read(&folder.join("modules/modules.dep"))?;
         let content = build(
             &folder,
             &agent,
             &parse_dependencies(&String::from_utf8_lossy(&dependencies)),
+            &programs,
         )?;
         let mut file =
             tempfile::NamedTempFile::new_in(&cache).map_err(|error| RunnerError::io("writing", &cache, error))?;
@@ -212,13 +269,29 @@ pub fn appliance_kernel() -> Result<DirectKernel> {
     })
 }
 
-fn build(folder: &Path, agent: &[u8], dependencies: &HashMap<String, Vec<String>>) -> Result<Vec<u8>> {
+fn build(
+    folder: &Path,
+    agent: &[u8],
+    dependencies: &HashMap<String, Vec<String>>,
+    programs: &[HostFile],
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for name in ["dev", "proc", "sys", "run", "mnt", "tmp", "modules"] {
         archive.folder(name);
     }
     archive.character("dev/console", 5, 1);
     archive.file("init", 0o755, agent);
+    let mut folders: Vec<&str> = Vec::new();
+    for file in programs {
+        let name = file.inside.trim_start_matches('/');
+        for parent in name.match_indices('/').map(|(at, _)| &name[..at]) {
+            if !folders.contains(&parent) {
+                archive.folder(parent);
+                folders.push(parent);
+            }
+        }
+        archive.file(name, 0o755, &read(&file.path)?);
+    }
     let mut written: Vec<String> = Vec::new();
     for (group, wanted) in GROUPS {
         let mut paths = Vec::new();

@@ -1,17 +1,20 @@
 //! The appliance: a tiny Linux with the agent as PID 1. Untrusted file systems are mounted there, never by the host.
 
 mod image;
-mod initramfs;
+mod programs;
 
-pub use image::{agent_binary, appliance_kernel, cache_dir, kernel};
+pub use image::{agent_binary, appliance_kernel, appliance_status, cache_dir, kernel};
 
 use crate::agent_client::{AgentClient, Listener};
 use crate::engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine, FirmwareSpec, MachineModel, Vm, VmSpec};
 use crate::{Result, RunnerError};
-use agent::protocol::{NicName, Request, Role};
+use agent::protocol::{Answer, Change, FixupWish, Request, Role};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// For requests that read whole initramfs images, under emulation on a slow host.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A running appliance.
 pub struct Appliance {
@@ -79,11 +82,9 @@ impl Appliance {
                         agent.role
                     )));
                 }
-                return Ok(Self {
-                    vm,
-                    agent,
-                    started_in: started.elapsed(),
-                });
+                let started_in = started.elapsed();
+                image::note_start(started_in.as_secs_f64(), accelerator.name());
+                return Ok(Self { vm, agent, started_in });
             }
             let words = |vm: &dyn Vm| {
                 let lines = vm.console().lines(0);
@@ -114,12 +115,13 @@ impl Appliance {
         }
     }
 
-    /// What is on the disks: volumes, and for each root the system, its kernels, fstab and network configuration.
+    /// What is on the disks: volumes, and for each root the system, its kernels, fstab and network configuration. `deep` holds the same
+    /// as [`reports::schema::DeepFacts`].
     ///
     /// # Errors
     /// As [`AgentClient::ask`].
     pub fn inspect(&mut self, cancel: &AtomicBool) -> Result<serde_json::Value> {
-        self.agent.facts(Request::Inspect, Duration::from_secs(120), cancel)
+        self.agent.facts(Request::Inspect, LONG, cancel)
     }
 
     /// Puts the agent into the guest as a service. The disks given must be overlays.
@@ -134,9 +136,30 @@ impl Appliance {
     ///
     /// # Errors
     /// No Linux root was found, a file could not be written, and as [`AgentClient::ask`].
-    pub fn fixup(&mut self, nics: Vec<NicName>, dry_run: bool, cancel: &AtomicBool) -> Result<serde_json::Value> {
-        self.agent
-            .facts(Request::Fixup { nics, dry_run }, Duration::from_secs(120), cancel)
+    pub fn fixup(&mut self, wish: FixupWish, cancel: &AtomicBool) -> Result<serde_json::Value> {
+        self.agent.facts(Request::Fixup { wish }, LONG, cancel)
+    }
+
+    /// Takes changes of a fix-up back.
+    ///
+    /// # Errors
+    /// As [`Appliance::fixup`].
+    pub fn undo(&mut self, changes: Vec<Change>, dry_run: bool, cancel: &AtomicBool) -> Result<serde_json::Value> {
+        self.agent.facts(Request::Undo { changes, dry_run }, LONG, cancel)
+    }
+
+    /// Opens the LUKS volumes that `key`, a passphrase or the bytes of a key file, fits. Returns what could not be opened, in words.
+    ///
+    /// # Errors
+    /// The key is longer than a message; the appliance was built without cryptsetup; as [`AgentClient::ask`].
+    pub fn unlock(&mut self, key: &[u8], cancel: &AtomicBool) -> Result<Vec<String>> {
+        let answer = self.agent.ask(Request::Unlock, key, LONG, cancel, &mut |_, _| {})?.0;
+        let Answer::Facts { value } = answer else {
+            return Err(RunnerError::Agent(format!(
+                "volumes were to be opened, it answered {answer:?}"
+            )));
+        };
+        Ok(serde_json::from_value(value["notes"].clone()).unwrap_or_default())
     }
 
     /// The line to its agent, for other requests.

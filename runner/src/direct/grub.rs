@@ -39,8 +39,8 @@ fn words(line: &str) -> Vec<String> {
 enum Block {
     /// Index into the list of entries.
     Entry(usize),
-    /// A submenu, with the number of its items so far.
-    Submenu(usize),
+    /// A submenu: its own place, and how many items it has so far.
+    Submenu(Vec<usize>, usize),
     /// A function or anything else.
     Other,
 }
@@ -70,7 +70,7 @@ fn parse(text: &str) -> (Vec<Placed>, Vec<String>) {
         let opens = words.last().is_some_and(|word| word == "{");
         let closes = words.first().is_some_and(|word| word == "}");
         if closes {
-            if let Some(Block::Submenu(_)) = blocks.pop() {
+            if let Some(Block::Submenu(..)) = blocks.pop() {
                 titles.pop();
             }
             continue;
@@ -83,24 +83,19 @@ fn parse(text: &str) -> (Vec<Placed>, Vec<String>) {
         };
         match command.as_str() {
             "menuentry" | "submenu" if opens => {
-                let mut place: Vec<usize> = Vec::new();
-                for block in &mut blocks {
-                    if let Block::Submenu(count) = block {
-                        place.push(*count);
-                    }
-                }
-                // Each level's count is the number of the item that is open or comes next there.
-                let path: Vec<usize> = std::iter::once(top).chain(place).collect();
-                match blocks.iter_mut().rev().find_map(|block| match block {
-                    Block::Submenu(count) => Some(count),
-                    _ => None,
-                }) {
-                    Some(count) => *count += 1,
-                    None => top += 1,
-                }
+                let (mut path, count) = blocks
+                    .iter_mut()
+                    .rev()
+                    .find_map(|block| match block {
+                        Block::Submenu(place, count) => Some((place.clone(), count)),
+                        Block::Entry(_) | Block::Other => None,
+                    })
+                    .unwrap_or((Vec::new(), &mut top));
+                path.push(*count);
+                *count += 1;
                 let title = arguments.first().cloned().unwrap_or_default();
                 if command == "submenu" {
-                    blocks.push(Block::Submenu(0));
+                    blocks.push(Block::Submenu(path, 0));
                     titles.push(title);
                     continue;
                 }

@@ -16,9 +16,12 @@ pub(super) fn allocate(bytes: u64, hugepages: bool) -> Result<GuestMemoryMmap, V
     if bytes < 2 << 20 || !bytes.is_multiple_of(unit) {
         return Err(VmmError::MemorySize { bytes, unit });
     }
-    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     if hugepages {
+        // Reserved: where there are too few, the mapping fails here and not by a signal when the guest touches a page.
         flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+    } else {
+        flags |= libc::MAP_NORESERVE;
     }
     let mut regions = Vec::new();
     for (start, size) in memory_map::ram_slots(bytes) {

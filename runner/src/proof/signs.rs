@@ -221,6 +221,24 @@ pub(crate) fn waits_for_root(line: &str) -> bool {
     WAITING.is_match(line)
 }
 
+/// The firmware's own word that it enters the first sector (SeaBIOS).
+pub(crate) fn jumps_to_loader(line: &str) -> bool {
+    line.contains("Booting from 0000:7c00")
+}
+
+/// The BIOS entered a first sector and nothing came of it, as with the protective MBR of a disk that boots by UEFI.
+pub(crate) fn dead_sector(after: std::time::Duration) -> Failure {
+    Failure {
+        certainty: Certainty::Final,
+        cause: Cause::BootLoader,
+        reason: format!(
+            "boot loader not found: the BIOS entered the disk's first sector, and for {} s nothing came of it",
+            after.as_secs()
+        ),
+        advice: "The disk may boot by UEFI (`prove --search`), or another disk should come first".to_owned(),
+    }
+}
+
 /// The kernel's version, where `line` is the one that tells it.
 pub(crate) fn kernel_version(line: &str) -> Option<&str> {
     line.split_once("Linux version ")?.1.split_whitespace().next()

@@ -25,6 +25,8 @@ const MENU_PATIENCE: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_millis(700);
 /// The text screen is read so often.
 const SCREEN_TICK: Duration = Duration::from_millis(700);
+/// A first sector that does nothing for so long holds no boot loader: a real one speaks, reads or draws at once.
+const DEAD_SECTOR: Duration = Duration::from_secs(30);
 /// A failure that the inspection foresaw counts as come true when the system has waited for its root so long.
 const FORESEEN_GRACE: Duration = Duration::from_secs(8);
 
@@ -55,6 +57,8 @@ pub(crate) struct Watch<'a> {
     pub(super) likely: Option<Failure>,
     pub(super) failure: Option<Failure>,
     waits_since: Option<Instant>,
+    /// A boot loader has said something itself; the firmware's word that it jumps to one is not that.
+    loader_spoke: bool,
     /// Version of the kernel that was seen booting.
     pub(super) kernel: Option<String>,
     pub(super) events: Vec<VmEvent>,
@@ -86,6 +90,7 @@ impl<'a> Watch<'a> {
             likely: None,
             failure: None,
             waits_since: None,
+            loader_spoke: false,
             kernel: None,
             events: Vec::new(),
             guest: None,
@@ -137,6 +142,7 @@ impl<'a> Watch<'a> {
 
     fn line(&mut self, text: &str, at: Duration) {
         if let Some(name) = signs::milestone(text) {
+            self.loader_spoke |= name == "boot-loader" && !signs::jumps_to_loader(text);
             self.reach(name, at, text);
         }
         if let Some(version) = signs::kernel_version(text) {
@@ -217,6 +223,11 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
+    /// Has the guest left text mode? A loader that shows a picture needs no words.
+    fn screen_draws(&self) -> bool {
+        self.screen.is_empty() && !self.screen_known.is_empty()
+    }
+
     /// Reads the text screen; lines that were not on it before count as the console's do.
     fn look_at_screen(&mut self) {
         self.screen_read = Some(Instant::now());
@@ -277,6 +288,15 @@ impl<'a> Watch<'a> {
                 return self.look();
             }
             let quiet = life.quiet_for(self.vm.as_mut(), &self.screen, self.folder);
+            if quiet >= DEAD_SECTOR
+                && self.has("boot-loader")
+                && !self.loader_spoke
+                && !self.has("kernel")
+                && !self.screen_draws()
+            {
+                self.failure = Some(signs::dead_sector(DEAD_SECTOR));
+                return Ok(());
+            }
             if quiet >= self.wish.silence {
                 self.silent = Some(quiet.as_secs());
                 return Ok(());

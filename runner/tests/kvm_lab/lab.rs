@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -52,9 +53,13 @@ pub(crate) struct Lab {
     modules: PathBuf,
     vmm: PathBuf,
     pub(crate) extra: Vec<(PathBuf, PathBuf)>,
-    /// A qcow2 image that level 1 has as `/dev/vdb`; it stays as it is.
-    pub(crate) disk: Option<PathBuf>,
+    /// qcow2 images that level 1 has as `/dev/vdb` and so on; they stay as they are.
+    pub(crate) disks: Vec<PathBuf>,
+    _turn: MutexGuard<'static, ()>,
 }
+
+/// One lab at a time: two on one host would only pass their deadlines.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// KVM modules, and those that let level 1 write its results to a disk.
 const LEVEL1_MODULES: [&str; 9] = [
@@ -118,7 +123,8 @@ impl Lab {
             modules,
             vmm,
             extra: Vec::new(),
-            disk: None,
+            disks: Vec::new(),
+            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         })
     }
 
@@ -272,9 +278,13 @@ impl Lab {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(Stdio::null());
-        if let Some(disk) = &self.disk {
-            let drive = format!("file={},if=none,id=guest,format=qcow2,snapshot=on", disk.display());
-            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=guest"]);
+        for (index, disk) in self.disks.iter().enumerate() {
+            let drive = format!(
+                "file={},if=none,id=guest{index},format=qcow2,snapshot=on",
+                disk.display()
+            );
+            let device = format!("virtio-blk-pci,drive=guest{index}");
+            command.args(["-drive", &drive, "-device", &device]);
         }
         let mut child = command.spawn().expect("qemu starts");
         let end = Instant::now() + limit;

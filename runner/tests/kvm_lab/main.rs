@@ -9,6 +9,7 @@ mod lab;
 
 use std::{fs, path::PathBuf, process::Command};
 
+use esxodus_runner::{direct, engine::DiskFormat};
 use lab::{Case, Lab};
 
 /// What `/sbin/init` of the disk does: shows that it runs from the disk, writes, syncs, powers off.
@@ -220,31 +221,31 @@ fn a_debian_disk_boots_to_its_login_by_the_kernel_found_on_it() {
         return;
     };
     let folder = tempfile::Builder::new().tempdir_in("/var/tmp").expect("folder");
-    let disk = folder.path().join("debian.qcow2");
-    let converted = Command::new("qemu-img")
-        .args(["convert", "-O", "qcow2"])
-        .args([&guest.join("demo.vmdk"), &disk])
-        .status()
-        .expect("qemu-img");
-    assert!(converted.success());
-    let found = esxodus_runner::direct::find(
-        &[(disk.clone(), esxodus_runner::engine::DiskFormat::Qcow2)],
-        folder.path(),
-    )
-    .expect("a kernel");
+    // Without its data disk it ends in an emergency shell.
+    let images = ["demo", "demo_1"].map(|name| {
+        let disk = folder.path().join(format!("{name}.qcow2"));
+        let converted = Command::new("qemu-img")
+            .args(["convert", "-O", "qcow2"])
+            .args([&guest.join(format!("{name}.vmdk")), &disk])
+            .status()
+            .expect("qemu-img");
+        assert!(converted.success());
+        (disk, DiskFormat::Qcow2)
+    });
+    let found = direct::find(&images, folder.path()).expect("a kernel");
     lab.add(&found.kernel.kernel, "guest/kernel");
     lab.add(found.kernel.initrd.as_ref().expect("an initrd"), "guest/initrd");
-    lab.disk = Some(disk);
+    lab.disks = images.into_iter().map(|(disk, _)| disk).collect();
     // Quiet, since each character on the console costs two exits of the lab.
     let cmdline = format!(
         "{} quiet systemd.show_status=no",
-        esxodus_runner::direct::with_console(&found.kernel.cmdline)
+        direct::with_console(&found.kernel.cmdline)
     );
     let case = Case {
         name: "debian",
         seconds: 320,
         script: format!(
-            "/bin/vmm --pci --kernel /guest/kernel --initrd /guest/initrd --memory 512 --disk raw:/dev/vdb \
+            "/bin/vmm --pci --kernel /guest/kernel --initrd /guest/initrd --memory 512 --disk raw:/dev/vdb --disk raw:/dev/vdc \
              --marker 'demo login:' --until-marker --deadline 300 --cmdline '{cmdline}'"
         ),
     };

@@ -164,4 +164,70 @@ mod tests {
         theirs.read_to_end(&mut all).expect("read");
         assert_eq!(all.len() % (frame.len() + LENGTH), 0);
     }
+
+    #[test]
+    fn passt_answers_an_arp_request() {
+        use std::{
+            process::{Command, Stdio},
+            time::{Duration, Instant},
+        };
+        let folder = tempfile::tempdir().expect("folder");
+        // passt gives up root's rights and then has to reach its socket.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), open).expect("chmod");
+        let path = folder.path().join("passt.sock");
+        let started = Command::new("passt")
+            .args(["-f", "-1", "-q", "-s"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(mut passt) = started else {
+            println!("SKIP: passt is not installed");
+            return;
+        };
+        let end = Instant::now() + Duration::from_secs(20);
+        let socket = loop {
+            match UnixStream::connect(&path) {
+                Ok(socket) => break socket,
+                Err(error) if Instant::now() > end => {
+                    println!("SKIP: passt does not run here: {error}");
+                    let _ = passt.kill();
+                    let _ = passt.wait();
+                    return;
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let stream = Stream::new(socket).expect("nonblocking");
+        let mac = [0x52, 0x54, 0, 0, 0, 1];
+        // Ethernet, IPv4, request: who has 10.9.8.7?
+        let arp = [0, 1, 8, 0, 6, 4, 0, 1];
+        let request = [
+            [0xff; 6].as_slice(),
+            &mac,
+            &[8, 6],
+            &arp,
+            &mac,
+            &[0; 10],
+            &[10, 9, 8, 7],
+        ]
+        .concat();
+        stream.send(&request).expect("room");
+        let mut frame = [0; FRAME];
+        let length = loop {
+            match stream.receive(&mut frame) {
+                Ok(length) => break length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => panic!("no answer: {error}"),
+            }
+        };
+        let _ = passt.kill();
+        let _ = passt.wait();
+        assert_eq!(frame[..6], mac, "to us");
+        assert_eq!(frame[20..22], [0, 2], "an answer");
+        assert_eq!(frame[28..32], [10, 9, 8, 7]);
+        assert!(length >= 42);
+    }
 }
