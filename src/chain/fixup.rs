@@ -105,7 +105,7 @@ pub(crate) fn look_into_converted(
     Ok(facts)
 }
 
-/// What is inside a source's disks, from overlays on them where QEMU reads them, else from temporary copies.
+/// A source's machine and what is inside its disks, from overlays on them where QEMU reads them, else from temporary copies.
 ///
 /// # Errors
 /// The source can't be read, there is no room for copies, and as [`look_into_converted`].
@@ -114,7 +114,7 @@ pub(crate) fn look_into_source(
     options: &SourceOptions,
     engine: &EngineArgs,
     key: Option<&Path>,
-) -> anyhow::Result<DeepFacts> {
+) -> anyhow::Result<(Machine, DeepFacts)> {
     let opened = source::open(options)?;
     let choice = measure::choose(engine)?;
     context.say(&format!("the appliance runs on: {}", choice.reason));
@@ -129,7 +129,8 @@ pub(crate) fn look_into_source(
         serial_console: false,
         key: read_key(key)?,
     };
-    look(context, &request)
+    let facts = look(context, &request)?;
+    Ok((request.machine, facts))
 }
 
 fn look(context: &Context, request: &FixupRequest) -> anyhow::Result<DeepFacts> {

@@ -5,6 +5,7 @@ use super::{Context, Outcome};
 use crate::chain::RunFolder;
 use crate::chain::fixup::{self, FixupOptions};
 use crate::terminal::{bytes, table};
+use convert::preflight;
 use reports::schema::{DeepFacts, DriverPlace, KernelFacts, SystemFacts};
 use std::path::Path;
 
@@ -14,18 +15,28 @@ pub(crate) fn run(
     engine: &EngineArgs,
     key: Option<&Path>,
 ) -> anyhow::Result<Outcome> {
-    let facts = if source.source.join(RunFolder::MANIFEST).is_file() {
+    let (machine, facts) = if source.source.join(RunFolder::MANIFEST).is_file() {
         let options = FixupOptions {
             dry_run: true,
             key: key.map(Path::to_owned),
             ..FixupOptions::default()
         };
-        fixup::look_into_converted(context, &RunFolder::open(&source.source)?, engine, &options)?
+        let folder = RunFolder::open(&source.source)?;
+        let facts = fixup::look_into_converted(context, &folder, engine, &options)?;
+        (folder.need(RunFolder::MACHINE, "convert")?, facts)
     } else {
         fixup::look_into_source(context, source, engine, key)?
     };
-    context.print(&facts, || text(&facts))?;
-    Ok(Outcome::Good)
+    let mut findings = preflight::run_inside(&machine, &facts);
+    preflight::suppress(&mut findings, &source.suppress.iter().cloned().collect());
+    let mut result = serde_json::to_value(&facts)?;
+    result["findings"] = serde_json::to_value(&findings)?;
+    context.print(&result, || text(&facts) + &super::inspect::findings_text(&findings))?;
+    Ok(if preflight::blocks(&findings) {
+        Outcome::No
+    } else {
+        Outcome::Good
+    })
 }
 
 fn text(facts: &DeepFacts) -> String {
