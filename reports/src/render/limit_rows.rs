@@ -1,6 +1,5 @@
 //! Limits beside what the guest uses of them.
 
-use super::csv::word;
 use super::format::number;
 use super::view::{Badge, badge, clean, percent};
 use crate::schema::{LimitEffect, LimitUse};

@@ -7,9 +7,7 @@ use super::measures::{self, Measures};
 use super::settings::{KeyCount, KeyRow, key_counts, keys};
 use super::svg::printable;
 use super::verdict::{Arrival, verdict};
-use crate::schema::{
-    Finding, GuestReport, HostFacts, KeyClass, LimitEffect, LimitUse, ProofRecord, ProofVerdict, Severity, StepStatus,
-};
+use crate::schema::{Finding, GuestReport, HostFacts, KeyClass, ProofVerdict, Severity, StepStatus};
 use serde::Serialize;
 
 pub(super) use super::limit_rows::{LimitRow, limit_row};
