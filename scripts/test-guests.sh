@@ -69,7 +69,7 @@ echo "\$version" > "\$1/kernel-version"
 printf '%s\n' $vmware_modules > "\$1/etc/initramfs-tools/modules"
 chroot "\$1" mkinitramfs -o /boot/initrd.vmware "\$version"
 chroot "\$1" dracut --force --no-hostonly --no-early-microcode --zstd --omit 'network nfs iscsi plymouth i18n' \
-  --drivers '$vmware_modules' /boot/dracut.vmware "\$version" 2>"\$1/dracut.log" || { cat "\$1/dracut.log" >&2; exit 1; }
+  --drivers '$vmware_modules' --omit-drivers 'virtio virtio_ring virtio_pci virtio_pci_modern_dev virtio_pci_legacy_dev virtio_blk virtio_scsi virtio_net nvme' /boot/dracut.vmware "\$version" 2>"\$1/dracut.log" || { cat "\$1/dracut.log" >&2; exit 1; }
 rm -f "\$1/dracut.log" "\$1/boot/System.map"* "\$1/etc/resolv.conf" "\$1/vmlinuz"* "\$1/initrd.img"*
 HOOK
   chmod +x "$work/essential" "$work/customize"

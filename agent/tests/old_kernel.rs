@@ -79,7 +79,8 @@ fn record(output: &Output) -> BenchRecord {
 #[test]
 fn every_workload_runs_with_the_system_calls_of_linux_3_10_and_the_record_names_what_stood_in() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
-    let filters = vec![none_of(LAST_OF_3_10 + 1..=NEWEST), without_tmpfile()];
+    // The one that takes seccomp(2) itself away comes last.
+    let filters = vec![without_tmpfile(), none_of(LAST_OF_3_10 + 1..=NEWEST)];
     let record = record(&under(filters, arguments(folder.path(), &["--budget", "12"])));
     for skipped in &record.skipped {
         println!("skipped {}: {}", skipped.id, skipped.reason);

@@ -75,7 +75,6 @@ pub(crate) fn options(args: &CopyArgs, resume: bool) -> anyhow::Result<CopyOptio
             ReflinkWish::Always => Reflink::Always,
         },
         keep_journal: true,
-        ..CopyOptions::default()
     })
 }
 
