@@ -40,7 +40,7 @@ say "configuring the guest"
 boot_uuid=6f1c2e5a-0d0e-4c1b-9a51-e50d05000001; data_uuid=6f1c2e5a-0d0e-4c1b-9a51-e50d05000002
 printf 'UUID=%s / ext4 errors=remount-ro 0 1\nUUID=%s /srv/data ext4 defaults 0 2\n' $boot_uuid $data_uuid > "$root/etc/fstab"
 mkdir -p "$root/srv/data"; echo demo > "$root/etc/hostname"; printf '127.0.0.1 localhost\n127.0.1.1 demo\n' > "$root/etc/hosts"
-mkdir -p "$root/etc/network"
+mkdir -p "$root/etc/network" "$root/boot/grub"
 printf 'auto lo\niface lo inet loopback\n\nallow-hotplug ens192\niface ens192 inet static\n  address 192.0.2.10/24\n' > "$root/etc/network/interfaces"
 # No password is set: the login prompt is as far as anybody gets.
 rm -f "$root/etc/resolv.conf"; : > "$root/etc/machine-id"; rm -rf "$root/var/cache/apt/"* "$root/var/lib/apt/lists/"*

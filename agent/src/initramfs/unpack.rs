@@ -206,11 +206,11 @@ mod tests {
                 continue;
             };
             assert_eq!(recognise(&bytes), Ok(packing));
-            let followed = [bytes, b"\0\0\0\0070701rest".to_vec()].concat();
+            let followed = [bytes, b"\0\0\0\x00070701rest".to_vec()].concat();
             let (mut from, mut out) = (followed.as_slice(), Vec::new());
             reader(packing, &mut from).unwrap().read_to_end(&mut out).unwrap();
             assert!(out == content, "{packing:?}");
-            assert_eq!(from, b"\0\0\0\0070701rest", "{packing:?}");
+            assert_eq!(from, b"\0\0\0\x00070701rest", "{packing:?}");
         }
     }
 

@@ -178,7 +178,7 @@ fn each_check_of_the_inside_fires_where_it_should_and_nowhere_else() {
             facts(|f| {
                 f.systems[0]
                     .fstab
-                    .push(mount("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:1:0", "/srv"))
+                    .push(mount("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:1:0", "/srv"));
             }),
             &[],
         ),

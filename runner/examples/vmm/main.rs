@@ -218,6 +218,9 @@ fn run() -> Result<ExitReason, Failure> {
     Ok(report.reason)
 }
 
+/// A part of the program that runs in place of the machine.
+type Helper = fn(&[String]) -> Result<(), Failure>;
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(MONITOR) {
         return match serve() {
@@ -230,7 +233,7 @@ fn main() -> ExitCode {
         };
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let helper: Option<fn(&[String]) -> Result<(), Failure>> = match arguments.first().map(String::as_str) {
+    let helper: Option<Helper> = match arguments.first().map(String::as_str) {
         Some("measure") => Some(measure::program),
         Some("randread") => Some(measure::random_reads),
         _ => None,
