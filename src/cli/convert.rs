@@ -38,9 +38,16 @@ pub(crate) struct Args {
     resume: bool,
 }
 
+impl Args {
+    /// Whether the disk comes through standard input.
+    pub(crate) fn is_piped(&self) -> bool {
+        chain::stream::is_stdin(&self.source.source)
+    }
+}
+
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let options = chain::copy::options(&args.copy, args.resume)?;
-    if chain::stream::is_stdin(&args.source.source) {
+    if args.is_piped() {
         let arriving = chain::stream::open(context, &args.source, &args.output)?;
         let findings = arriving.opened.findings();
         if blocked(context, &findings)? {

@@ -84,6 +84,22 @@ enum Command {
     VmmMonitor,
 }
 
+impl Command {
+    /// What is said of work that Ctrl-C ended.
+    fn stopped(&self) -> &'static str {
+        match self {
+            Self::Convert(args) if args.is_piped() => {
+                "stopped; nothing of the disk is kept, since a pipe cannot be read again: start it from the beginning"
+            }
+            Self::Convert(_) | Self::Migrate(_) => {
+                "stopped; what was done is kept, the same command with --resume goes on from there"
+            }
+            Self::Fixup(_) => "stopped; the same command does the rest, what is done already is found and left",
+            _ => "stopped; nothing half-written is left",
+        }
+    }
+}
+
 /// How a command ended when nothing went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -150,6 +166,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         bars: Bars::new(cli.global.quiet || cli.global.json && cli.global.verbose == 0),
         cancel,
     };
+    let stopped = cli.command.stopped();
     let result = match cli.command {
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Inspect(args) => inspect::run(&context, &args),
@@ -176,10 +193,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let (code, text) = if context.cancelled() {
-                (
-                    130,
-                    "stopped; what was done is kept, the same command with --resume goes on from there".to_owned(),
-                )
+                (130, stopped.to_owned())
             } else {
                 (2, format!("{error:#}"))
             };

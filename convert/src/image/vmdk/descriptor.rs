@@ -146,6 +146,13 @@ impl Descriptor {
     }
 }
 
+/// Without the zero bytes at both ends.
+fn trim_zeros(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(start, |last| last + 1);
+    &bytes[start..end]
+}
+
 struct Parser<'a> {
     path: &'a Path,
     base: u64,
@@ -167,14 +174,18 @@ impl Parser<'_> {
             ));
         }
         let mut notes = Vec::new();
-        if bytes[text.len()..].iter().any(|byte| *byte != 0) && bytes.contains(&0) {
-            let tail = &bytes[bytes.iter().position(|byte| *byte == 0).unwrap_or(0)..];
-            if tail.iter().any(|byte| *byte != 0) {
-                notes.push(format!(
-                    "{}: text behind the first NUL of the descriptor is ignored",
-                    self.path.display()
-                ));
-            }
+        // A writer that shortens a text in place leaves its last bytes behind the NUL: QEMU's vmdk_write_cid prints
+        // the CID without leading zeros, so that one new CID in 256 makes the text two digits shorter.
+        let behind = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .map_or(&[][..], |nul| &bytes[nul..]);
+        let behind = trim_zeros(behind);
+        if !behind.is_empty() && !text.ends_with(behind) {
+            notes.push(format!(
+                "{}: text behind the first NUL of the descriptor is ignored",
+                self.path.display()
+            ));
         }
         let mut raw = Vec::new();
         let mut lines = Vec::new();
@@ -501,6 +512,20 @@ mod tests {
             assert_eq!(name.text, text, "{label}");
             assert_eq!(name.raw, raw, "{label}");
         }
+    }
+
+    #[test]
+    fn only_foreign_text_behind_the_nul_is_noted() {
+        let text = b"version=1\nCID=12ab34cd\nRW 8 ZERO\nddb.toolsVersion = \"2147483647\"\n";
+        // What QEMU leaves where the new CID has three digits less: the NUL and the last two bytes of the old text.
+        let leftover = [text, &b"\0\"\n"[..], &[0; 64]].concat();
+        assert_eq!(parse(&leftover).expect("parses").notes, Vec::<String>::new());
+        let foreign = [text, &b"\0RW 9 ZERO\n"[..], &[0; 64]].concat();
+        let notes = parse(&foreign).expect("parses").notes;
+        assert!(
+            notes.len() == 1 && notes[0].contains("behind the first NUL"),
+            "{notes:?}"
+        );
     }
 
     #[test]
