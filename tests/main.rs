@@ -23,5 +23,6 @@ mod measure;
 mod piped;
 #[cfg(test)]
 mod prove;
+mod reach;
 #[cfg(test)]
 mod util;

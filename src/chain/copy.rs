@@ -44,6 +44,10 @@ pub(crate) fn options(args: &CopyArgs, resume: bool) -> anyhow::Result<CopyOptio
         !args.data_file || args.compress == CompressWish::None,
         "--data-file leaves the data where it is: it can't be compressed"
     );
+    anyhow::ensure!(
+        args.bwlimit != Some(0),
+        "--bwlimit 0 would never end: name the bytes per second, for example 100M"
+    );
     if let Some(size) = args.cluster_size {
         anyhow::ensure!(
             size.is_power_of_two() && (4096..=2 << 20).contains(&size),
@@ -144,6 +148,21 @@ pub(crate) fn copy(
     if options.resume
         && let Some(manifest) = finished(folder, &sources, &targets)?
     {
+        for (disk, target) in manifest.disks.iter().zip(&targets) {
+            let wanted = convert::copy::mode_name(options);
+            // Whether blocks were shared the file system decided.
+            let is = if disk.mode == "reflink" {
+                "copy"
+            } else {
+                disk.mode.as_str()
+            };
+            anyhow::ensure!(
+                is == wanted,
+                "{} was finished before as {}, not as {wanted}: leave the options as they were, or convert into another folder",
+                target.display(),
+                disk.mode
+            );
+        }
         // Killed after the manifest was written: only the journals may be left.
         for target in &targets {
             convert::copy::discard_journal(target)?;

@@ -64,6 +64,29 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Refuses to go on with another guest in the folder of `machine`'s.
+    ///
+    /// # Errors
+    /// The folder belongs to another guest.
+    pub(crate) fn keep_to(&self, machine: &convert::machine::Machine) -> anyhow::Result<()> {
+        let Some(before) = self.read::<convert::machine::Machine>(Self::MACHINE)? else {
+            return Ok(());
+        };
+        let who = |machine: &convert::machine::Machine| {
+            let disks: Vec<String> = machine.disks.iter().map(|disk| disk.file.clone()).collect();
+            (machine.name.clone(), machine.identity.smbios_uuid, disks)
+        };
+        if who(&before) != who(machine) {
+            bail!(
+                "{} holds the run of {} from {}: resume it with that source, or choose another folder with -o",
+                self.root.display(),
+                before.name,
+                before.source.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Opens a folder that an earlier command made.
     ///
     /// # Errors

@@ -186,6 +186,7 @@ pub(crate) fn migrate(context: &Context, wish: &Wish) -> anyhow::Result<(GuestRe
     let opened = source::open(&wish.source)?;
     opened.all_disks()?;
     let folder = RunFolder::create(&wish.output, wish.resume)?;
+    folder.keep_to(&opened.imported.machine)?;
     let state = if wish.resume {
         folder.read::<State>(STATE)?.unwrap_or_default()
     } else {

@@ -26,6 +26,8 @@ pub(crate) fn open(options: &SourceOptions) -> anyhow::Result<Opened> {
     let import = ImportOptions {
         system: options.vm.clone(),
         allow: options.allow_path.clone(),
+        ignore_cid_mismatch: options.ignore_cid_mismatch,
+        salvage: options.salvage,
         suppress: options.suppress.iter().cloned().collect(),
         ..ImportOptions::default()
     };

@@ -48,6 +48,10 @@ impl Args {
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let options = chain::copy::options(&args.copy, args.resume)?;
     if args.is_piped() {
+        anyhow::ensure!(
+            args.source.vm.is_none() && args.source.allow_path.is_empty() && !args.source.ignore_cid_mismatch,
+            "--vm, --allow-path and --ignore-cid-mismatch are for files: one disk comes through a pipe, and nothing lies beside it"
+        );
         let arriving = chain::stream::open(context, &args.source, &args.output)?;
         let findings = arriving.opened.findings();
         if blocked(context, &findings)? {
@@ -87,6 +91,7 @@ fn blocked(context: &Context, findings: &[Finding]) -> anyhow::Result<bool> {
 /// The run folder with what is known before the copy.
 fn begin(args: &Args, opened: &Opened) -> anyhow::Result<RunFolder> {
     let folder = RunFolder::create(&args.output, args.resume)?;
+    folder.keep_to(&opened.imported.machine)?;
     folder.write(RunFolder::MACHINE, &opened.imported.machine)?;
     folder.write(RunFolder::ACCOUNTING, &opened.imported.accounting)?;
     Ok(folder)

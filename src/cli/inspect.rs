@@ -1,11 +1,14 @@
 //! `esxodus inspect`: what a source is, and what would go wrong.
 
+use super::inspect_map::Map;
 use super::options::{EngineArgs, SourceOptions};
 use super::{Context, Outcome};
 use crate::chain::source;
 use crate::terminal::{bytes, table};
-use convert::image::{self, DiskSummary, summary::JsonRun};
+use convert::image::{self, DiskSummary};
 use reports::schema::{Finding, KeyClass, Severity};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Shows a guest: machine, disks with their chains, what is allocated, and what the checks find.
@@ -67,28 +70,64 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 None
             }
         };
-        if args.map
-            && let (Ok(source), Some(_)) = (open, &summary)
-        {
-            let mut runs = Vec::new();
-            image::summary::for_each_run(source.as_ref(), &context.cancel, |run| {
-                runs.push(JsonRun::new(source.as_ref(), run));
-                Ok(())
-            })?;
-            entry["map"] = serde_json::to_value(&runs)?;
-        }
-        disks.push(entry);
+        let map = match (open, &summary) {
+            (Ok(source), Some(_)) if args.map => Some(Map {
+                name: disk.name(),
+                source: source.as_ref(),
+                cancel: &context.cancel,
+            }),
+            _ => None,
+        };
+        disks.push(Entry { facts: entry, map });
         summaries.push(summary);
     }
     let blocked = !source::blocking(&findings).is_empty();
-    let result = serde_json::json!({
-        "machine": opened.imported.machine,
-        "disks": disks,
-        "findings": findings,
-        "accounting": opened.imported.accounting,
-    });
-    context.print(&result, || text(args, &opened, &summaries, &disks, &findings))?;
+    if context.json {
+        let result = Inspection {
+            machine: &opened.imported.machine,
+            disks: &disks,
+            findings: &findings,
+            accounting: &opened.imported.accounting,
+        };
+        context.print(&result, String::new)?;
+    } else {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        out.write_all(text(&opened, &summaries).as_bytes())?;
+        for map in disks.iter().filter_map(|disk| disk.map.as_ref()) {
+            map.write(&mut out)?;
+        }
+        out.write_all(judged(args, &opened, &findings).as_bytes())?;
+        out.flush()?;
+    }
     Ok(if blocked { Outcome::No } else { Outcome::Good })
+}
+
+/// What `--json` prints. The maps are written as they are walked.
+#[derive(serde::Serialize)]
+struct Inspection<'a> {
+    machine: &'a convert::machine::Machine,
+    disks: &'a [Entry<'a>],
+    findings: &'a [Finding],
+    accounting: &'a reports::schema::Accounting,
+}
+
+/// A disk with its facts, and its map where that is asked for.
+struct Entry<'a> {
+    facts: serde_json::Value,
+    map: Option<Map<'a>>,
+}
+
+impl Serialize for Entry<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut entry = serializer.serialize_map(None)?;
+        for (key, value) in self.facts.as_object().into_iter().flatten() {
+            entry.serialize_entry(key, value)?;
+        }
+        if let Some(map) = &self.map {
+            entry.serialize_entry("map", map)?;
+        }
+        entry.end()
+    }
 }
 
 fn merge(into: &mut serde_json::Value, from: &serde_json::Value) {
@@ -111,13 +150,8 @@ fn damaged(disk: &str, error: &image::ImageError) -> Finding {
     }
 }
 
-fn text(
-    args: &Args,
-    opened: &source::Opened,
-    summaries: &[Option<DiskSummary>],
-    disks: &[serde_json::Value],
-    findings: &[Finding],
-) -> String {
+/// Machine, disks, NICs.
+fn text(opened: &source::Opened, summaries: &[Option<DiskSummary>]) -> String {
     let facts = source::facts(opened, summaries);
     let mut text = format!(
         "{}  ({})\n{} · {} vCPUs · {} MiB · {}{}\n",
@@ -166,26 +200,12 @@ fn text(
             text.push_str(&format!("note: {note}\n"));
         }
     }
-    for disk in disks {
-        if let Some(runs) = disk["map"].as_array() {
-            text.push_str(&format!(
-                "\nmap of {} (offset, length, kind, where)\n",
-                disk["name"].as_str().unwrap_or_default()
-            ));
-            for run in runs {
-                let place = run["file"]
-                    .as_str()
-                    .map(|file| format!("{file} at {}", run["file_offset"]));
-                text.push_str(&format!(
-                    "{:>16} {:>14} {:<5} {}\n",
-                    run["offset"],
-                    run["length"],
-                    run["kind"].as_str().unwrap_or_default(),
-                    place.unwrap_or_default()
-                ));
-            }
-        }
-    }
+    text
+}
+
+/// What becomes of the keys, and what the checks found.
+fn judged(args: &Args, opened: &source::Opened, findings: &[Finding]) -> String {
+    let mut text = String::new();
     let accounting = &opened.imported.accounting;
     if !accounting.keys.is_empty() {
         text.push_str(&format!(

@@ -11,6 +11,7 @@ mod doctor;
 mod fixup;
 mod inspect;
 mod inspect_deep;
+mod inspect_map;
 mod limits;
 mod limits_probe;
 mod migrate;

@@ -52,8 +52,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         .iter()
         .map(|(file, outcome)| {
             serde_json::json!({
-                "file": file, "identical": outcome.identical, "first_difference": outcome.first_difference, "exact": outcome.exact,
-                "differing_leaves": outcome.differing_leaves, "bytes": outcome.bytes, "hashed": outcome.hashed, "seconds": outcome.seconds,
+                "file": file, "identical": outcome.identical, "first_difference": outcome.first_difference, "exact": outcome.exact, "stretch_bytes": outcome.stretch_bytes,
+                "differing_leaves": outcome.differing_leaves, "bytes": outcome.bytes, "hashed": outcome.hashed, "seconds": outcome.seconds, "notes": outcome.notes,
             })
         })
         .collect();
@@ -64,11 +64,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 (true, _) => format!("identical, {} in {:.1} s", bytes(outcome.bytes), outcome.seconds),
                 (false, Some(at)) if outcome.exact => format!("DIFFERS first at guest byte {at}"),
                 (false, Some(at)) => {
-                    format!("DIFFERS in the MiB from guest byte {at}; --against SOURCE names the byte")
+                    format!(
+                        "DIFFERS in the {} from guest byte {at}; --against SOURCE names the byte",
+                        bytes(outcome.stretch_bytes)
+                    )
                 }
                 (false, None) => "DIFFERS in size".to_owned(),
             };
             text.push_str(&format!("{file}: {verdict}\n"));
+            for note in &outcome.notes {
+                text.push_str(&format!("  {note}\n"));
+            }
         }
         text
     })?;

@@ -203,13 +203,9 @@ fn row(path: &Path, imported: &crate::source::Imported) -> EstateGuest {
     let mut capacity: u64 = 0;
     let mut allocated: u64 = 0;
     let mut largest: u64 = 0;
-    for (disk, place) in machine.disks.iter().zip(&imported.disks) {
-        let header = || {
-            crate::source::bare::header(&place.path, place.window)
-                .sectors
-                .and_then(|sectors| sectors.checked_mul(512))
-        };
-        let bytes = disk.capacity_bytes.or_else(header).unwrap_or(0);
+    for ((disk, place), header) in machine.disks.iter().zip(&imported.disks).zip(&imported.headers) {
+        let said = || header.sectors.and_then(|sectors| sectors.checked_mul(512));
+        let bytes = disk.capacity_bytes.or_else(said).unwrap_or(0);
         capacity = capacity.saturating_add(bytes);
         largest = largest.max(bytes);
         allocated = allocated.saturating_add(held(place));

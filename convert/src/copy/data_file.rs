@@ -10,21 +10,24 @@ use crate::image::map::{DiskSource, RunSource};
 use crate::image::qcow2::{CompressedFormat, Qcow2Writer, write_data_file_shell};
 use reports::schema::DiskManifest;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Guest bytes mapped at a time.
-const WINDOW_BYTES: u64 = 1 << 40;
+/// Guest bytes mapped at a time: what a disk in small pieces makes of it fits into memory, and the first piece already refuses.
+const WINDOW_BYTES: u64 = 1 << 30;
 /// Bound on the holes that are remembered until it is known which file they are holes of.
 const MAX_HOLES: usize = 1 << 20;
 
-/// Writes tables over an existing flat file.
+/// Writes tables over an existing flat file. With `finished_before` a file under the final name is taken for the work of an
+/// earlier run if it is what this one writes: the tables depend on nothing but the source and the options.
 pub(super) fn data_file_shell(
     source: &dyn DiskSource,
     path: &Path,
     name: &str,
     settled: &Settled,
     options: &CopyOptions,
+    finished_before: bool,
     started: Instant,
 ) -> Result<DiskManifest, ConvertError> {
     let flat = flat_file(source)?;
@@ -50,7 +53,15 @@ pub(super) fn data_file_shell(
         .write_header(&header)
         .and_then(|()| sync())
         .map_err(failed)?;
-    target.publish(options.sync)?;
+    if finished_before {
+        let same = same_content(&target, path);
+        std::fs::remove_file(&target.partial).map_err(|error| target.failed("removing", 0, error))?;
+        if !same? {
+            return Err(ConvertError::TargetExists { path: path.to_owned() });
+        }
+    } else {
+        target.publish(options.sync)?;
+    }
     let length = path
         .metadata()
         .map_err(|error| ConvertError::target(path, "looking at", error))?
@@ -63,7 +74,7 @@ pub(super) fn data_file_shell(
         None,
         0,
         length,
-        0,
+        None,
         &Earlier::default(),
         started,
     );
@@ -76,6 +87,28 @@ pub(super) fn data_file_shell(
         flat.display()
     ));
     Ok(manifest)
+}
+
+/// Whether the file under the final name holds what the partial one does.
+fn same_content(target: &Target, path: &Path) -> Result<bool, ConvertError> {
+    let failed = |error| ConvertError::target(path, "reading", error);
+    let there = std::fs::File::open(path).map_err(failed)?;
+    let length = target.bytes()?;
+    if there.metadata().map_err(failed)?.len() != length {
+        return Ok(false);
+    }
+    let (mut mine, mut other) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    while at < length {
+        let count = usize::try_from(length - at).unwrap_or(usize::MAX).min(mine.len());
+        target.file.read_exact_at(&mut mine[..count], at).map_err(failed)?;
+        there.read_exact_at(&mut other[..count], at).map_err(failed)?;
+        if mine[..count] != other[..count] {
+            return Ok(false);
+        }
+        at += u64::try_from(count).expect("at most 1 MiB");
+    }
+    Ok(true)
 }
 
 /// The one file that already is the guest's disk, byte for byte. A descriptor beside it holds none of the disk.

@@ -6,7 +6,7 @@ use super::hash;
 use super::journal::Journal;
 use super::ledger::Ledger;
 use super::manifest::{Earlier, manifest};
-use super::options::{Compress, CopyOptions};
+use super::options::CopyOptions;
 use super::pipeline::copy;
 use super::pool::Pool;
 use super::settle::{fingerprint, settle, unchanged};
@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use reports::schema::DiskManifest;
 use rustix::fs::{Advice, fadvise};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Converts one disk. The manifest's `file` is the target's file name; callers that keep it elsewhere put the folder in
@@ -74,18 +74,18 @@ pub(super) fn convert_with(
     let settled = settle(source, options)?;
     let mark = fingerprint(source, options, &settled);
     let journal_name = journal_path(path);
-    let leaf_bytes = hash::leaf_bytes(source.virtual_bytes());
+    let shape = hash::Shape::of(source.virtual_bytes());
     let finished_before = path.symlink_metadata().is_ok();
-    if finished_before && !(options.resume && journal_name.exists()) {
+    if finished_before && !(options.resume && (options.data_file || journal_name.exists())) {
         return Err(ConvertError::TargetExists { path: path.to_owned() });
     }
     if options.data_file {
-        return data_file_shell(source, path, name, &settled, options, started);
+        return data_file_shell(source, path, name, &settled, options, finished_before, started);
     }
-    let describe = |ledger: &Ledger<'_>, file_bytes: u64, shared: u64, earlier: &Earlier| {
+    let describe = |ledger: &Ledger<'_>, file_bytes: u64, shared: Option<u64>, earlier: &Earlier| {
         let content = settled
             .hash
-            .then(|| hash::tree(source.virtual_bytes(), leaf_bytes, &ledger.leaves));
+            .then(|| hash::tree(source.virtual_bytes(), shape, &ledger.leaves.listed()));
         manifest(
             source,
             path,
@@ -101,7 +101,7 @@ pub(super) fn convert_with(
     };
     if finished_before {
         // Killed between the final name and whatever the caller does with the manifest.
-        let mut ledger = Ledger::new(None, &settled, options);
+        let mut ledger = Ledger::new(None, &settled, options, shape);
         let replayed = Journal::replay(&journal_name, &mark, options.sync, |outcome| {
             ledger.apply(
                 outcome,
@@ -124,11 +124,13 @@ pub(super) fn convert_with(
             bytes: source.virtual_bytes(),
             notes: replayed.notes,
         };
-        return Ok(describe(&ledger, length, 0, &earlier));
+        let there = std::fs::File::open(path).map_err(|error| ConvertError::target(path, "opening", error))?;
+        let sharing = Sharing::detect(options, settled.hash, source, &there, path)?;
+        return Ok(describe(&ledger, length, sharing.shared(), &earlier));
     }
 
     let target = Target::open(path)?;
-    let mut ledger = Ledger::new(settled.writer(&target, options), &settled, options);
+    let mut ledger = Ledger::new(settled.writer(&target, options), &settled, options, shape);
     let mut earlier = Earlier::default();
     let mut resumed = None;
     if options.resume
@@ -145,7 +147,7 @@ pub(super) fn convert_with(
             earlier.bytes = ledger.done;
             resumed = Some(journal);
         } else {
-            ledger = Ledger::new(settled.writer(&target, options), &settled, options);
+            ledger = Ledger::new(settled.writer(&target, options), &settled, options, shape);
             earlier.notes.push(format!(
                 "started anew: the journal vouches for {} bytes of {}, which had {there}",
                 replayed.file_bytes,
@@ -176,15 +178,9 @@ pub(super) fn convert_with(
         mode: settled.mode,
         compress: options.compress,
         cluster_bytes: usize::try_from(settled.cluster_bytes).expect("at most 2 MiB"),
-        leaf_bytes,
+        leaf_bytes: shape.leaf_bytes,
         hash: settled.hash,
-        sharing: Sharing::detect(
-            options.reflink,
-            options.compress == Compress::None,
-            settled.hash,
-            source,
-            &target,
-        )?,
+        sharing: Sharing::detect(options, settled.hash, source, &target.file, path)?,
         cancel,
     };
     progress.begin(name, source.virtual_bytes());
@@ -205,12 +201,7 @@ pub(super) fn convert_with(
     if !options.keep_journal {
         discard_journal(path)?;
     }
-    Ok(describe(
-        &ledger,
-        length,
-        context.sharing.bytes.load(Ordering::Relaxed),
-        &earlier,
-    ))
+    Ok(describe(&ledger, length, context.sharing.shared(), &earlier))
 }
 
 /// Writes tables, then the header, then gives the file its name; each is on the disk before the next. Returns the length.
@@ -281,7 +272,7 @@ fn explain(
             path,
             offset,
             free,
-            needed: remaining(source, done, cluster_bytes),
+            needed: Some(remaining(source, done, cluster_bytes)),
             source: cause,
         },
         error => error,

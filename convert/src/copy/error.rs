@@ -26,8 +26,9 @@ pub enum ConvertError {
     },
     /// The target's file system is full.
     #[error(
-        "{}: no space left at byte {offset}: {free} bytes are free and at most {needed} more are needed. Free space and resume, or choose another place",
-        path.display()
+        "{}: no space left at byte {offset}: {free} bytes are free{}, or choose another place",
+        path.display(),
+        needs(*needed)
     )]
     NoSpace {
         /// The partial file.
@@ -36,8 +37,8 @@ pub enum ConvertError {
         offset: u64,
         /// Bytes that were free when it failed.
         free: u64,
-        /// Upper bound of what the rest of the disk takes, in bytes.
-        needed: u64,
+        /// Upper bound of what the rest of the disk takes, in bytes; nobody knows it of a stream, which can't be resumed either.
+        needed: Option<u64>,
         /// The cause.
         #[source]
         source: io::Error,
@@ -84,11 +85,25 @@ pub enum ConvertError {
         detail: String,
     },
     /// The user stopped it.
-    #[error("stopped; {} can be resumed", partial.display())]
+    #[error("stopped; {}", kept(partial.as_deref()))]
     Cancelled {
-        /// The partial file.
-        partial: PathBuf,
+        /// The partial file; a stream leaves none.
+        partial: Option<PathBuf>,
     },
+}
+
+fn needs(bytes: Option<u64>) -> String {
+    match bytes {
+        Some(bytes) => format!(" and at most {bytes} more are needed. Free space and resume"),
+        None => ". Free space and begin the stream again".into(),
+    }
+}
+
+fn kept(partial: Option<&Path>) -> String {
+    match partial {
+        Some(partial) => format!("{} can be resumed", partial.display()),
+        None => "nothing is kept, since a stream cannot be read again".into(),
+    }
 }
 
 impl ConvertError {

@@ -1,7 +1,7 @@
 //! What has become of the guest's clusters, in guest order.
 
 use super::error::ConvertError;
-use super::hash::Leaf;
+use super::hash::{Listing, Shape};
 use super::journal::{ABSENT, Outcome, STORED};
 use super::options::{CopyOptions, Preallocation};
 use super::pool::Outbox;
@@ -20,7 +20,7 @@ pub(super) struct Ledger<'f> {
     pub(super) mode: Mode,
     pub(super) everything: bool,
     pub(super) cluster_bytes: u64,
-    pub(super) leaves: Vec<Leaf>,
+    pub(super) leaves: Listing,
     pub(super) data_bytes: u64,
     /// Guest offset up to which everything is done.
     pub(super) done: u64,
@@ -28,13 +28,13 @@ pub(super) struct Ledger<'f> {
 
 impl<'f> Ledger<'f> {
     /// An empty one.
-    pub(super) fn new(writer: Option<Qcow2Writer<'f>>, settled: &Settled, options: &CopyOptions) -> Self {
+    pub(super) fn new(writer: Option<Qcow2Writer<'f>>, settled: &Settled, options: &CopyOptions, shape: Shape) -> Self {
         Self {
             writer,
             mode: settled.mode,
             everything: options.preallocation == Preallocation::Metadata,
             cluster_bytes: settled.cluster_bytes,
-            leaves: Vec::new(),
+            leaves: Listing::new(shape),
             data_bytes: 0,
             done: 0,
         }
@@ -67,7 +67,9 @@ impl<'f> Ledger<'f> {
                 }
             }
         }
-        self.leaves.extend(outcome.leaves);
+        for leaf in outcome.leaves {
+            self.leaves.push(leaf);
+        }
         self.data_bytes += outcome.data_bytes;
         self.done = outcome.offset + outcome.length;
         Ok(())

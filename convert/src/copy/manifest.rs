@@ -15,6 +15,18 @@ pub(super) struct Earlier {
     pub(super) notes: Vec<String>,
 }
 
+/// How the data travels with these options, as [`DiskManifest::mode`] names it; sharing blocks is a kind of `copy` here.
+#[must_use]
+pub fn mode_name(options: &CopyOptions) -> &'static str {
+    match options.compress {
+        _ if options.data_file => "data-file",
+        Compress::None => "copy",
+        Compress::Zlib => "zlib",
+        Compress::Zstd { .. } => "zstd",
+        Compress::Keep { .. } => "passthrough",
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "everything that a manifest tells")]
 pub(super) fn manifest(
     source: &dyn DiskSource,
@@ -24,7 +36,7 @@ pub(super) fn manifest(
     content: Option<reports::schema::HashTree>,
     data_bytes: u64,
     file_bytes: u64,
-    shared: u64,
+    shared: Option<u64>,
     earlier: &Earlier,
     started: Instant,
 ) -> DiskManifest {
@@ -36,27 +48,23 @@ pub(super) fn manifest(
             earlier.bytes
         ));
     }
-    let mode = match options.compress {
-        _ if options.data_file => "data-file",
-        Compress::None if shared > 0 => {
+    let mut mode = mode_name(options);
+    if let (true, Some(bytes)) = (mode == "copy", shared) {
+        if bytes > 0 {
             notes.push(format!(
-                "{shared} bytes share their place on the disk with the source until either is written to"
+                "{bytes} bytes share their place on the disk with the source until either is written to"
             ));
-            "reflink"
         }
-        Compress::None => "copy",
-        Compress::Zlib => "zlib",
-        Compress::Zstd { .. } => "zstd",
-        Compress::Keep { trust } => {
-            if trust {
-                notes.push(
-                    "compressed grains were moved unchecked: neither their checksums nor a content hash were taken"
-                        .into(),
-                );
-            }
-            "passthrough"
+        // What an interrupted run did, it did in the same way.
+        if bytes > 0 || earlier.bytes > 0 {
+            mode = "reflink";
         }
-    };
+    }
+    if options.compress == (Compress::Keep { trust: true }) {
+        notes.push(
+            "compressed grains were moved unchecked: neither their checksums nor a content hash were taken".into(),
+        );
+    }
     DiskManifest {
         name: name.to_owned(),
         file: path

@@ -125,7 +125,7 @@ pub fn convert_disks(
     let manifests: Vec<DiskManifest> = results.into_values().collect::<Result<_, _>>()?;
     if started < jobs.len() {
         return Err(ConvertError::Cancelled {
-            partial: partial_path(jobs[started].target),
+            partial: Some(partial_path(jobs[started].target)),
         });
     }
     Ok(manifests)

@@ -33,6 +33,7 @@ mod zero;
 
 pub use disk::{convert_disk, discard_journal};
 pub use error::ConvertError;
+pub use manifest::mode_name;
 pub use many::{DiskJob, convert_disks};
 pub use options::{Compress, CopyOptions, Preallocation, Reflink, TargetFormat};
 pub use stream::convert_stream;

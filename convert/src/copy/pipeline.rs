@@ -154,7 +154,7 @@ pub(super) fn copy(
         }
         if context.cancel.load(Ordering::Relaxed) {
             return Err(ConvertError::Cancelled {
-                partial: context.target.partial.clone(),
+                partial: Some(context.target.partial.clone()),
             });
         }
         progress.advance(name, context.source.virtual_bytes() - ledger.done);

@@ -33,7 +33,7 @@ impl Context<'_> {
         moved: &mut Outbox,
         passed: &mut [Option<Passed>],
     ) -> Result<(), ConvertError> {
-        let keeps = matches!(self.compress, Compress::Keep { .. });
+        let keeps = self.moves_grains();
         if !streams.is_empty() {
             let path = &self.source.files()[0].path;
             for (run, stream) in runs.iter().zip(streams) {
@@ -102,6 +102,13 @@ impl Context<'_> {
             rest = &rest[count..];
         }
         Ok(())
+    }
+
+    /// Whether compressed grains can become clusters as they are. Where their sizes differ they are not gathered for it: a
+    /// unit of small grains would take many times its size.
+    fn moves_grains(&self) -> bool {
+        matches!(self.compress, Compress::Keep { .. })
+            && self.source.compressed_grain_bytes() == Some(bytes_of(self.cluster_bytes))
     }
 
     /// Reads a raw run; shared clusters only where their content is to be hashed.
@@ -185,7 +192,7 @@ impl Context<'_> {
         let grain = index(u64::from(grain_bytes));
         let from = index(run.offset - start);
         let visible = index(run.length);
-        let is_cluster = matches!(self.compress, Compress::Keep { .. })
+        let is_cluster = self.moves_grains()
             && run.offset == grain_start
             && visible == grain
             && grain == self.cluster_bytes

@@ -8,6 +8,9 @@ use crate::image::ImageError;
 use crate::image::map::DiskSource;
 use crate::image::qcow2::{CompressedFormat, Geometry, Qcow2Writer};
 use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
 /// Options after the defaults were filled in and checked against each other and the source.
@@ -89,7 +92,9 @@ pub(super) fn settle(source: &dyn DiskSource, options: &CopyOptions) -> Result<S
 /// What a journal belongs to: everything that the target's bytes and the manifest depend on.
 pub(super) fn fingerprint(source: &dyn DiskSource, options: &CopyOptions, settled: &Settled) -> [u8; 32] {
     let mut text = format!(
-        "{:?} {:?} {} {} {:?} {} {:?} {}",
+        "{} {:?} {:?} {} {} {:?} {} {:?} {}",
+        // Another version may lay out or compress otherwise, and a mixture of both is nobody's image.
+        env!("CARGO_PKG_VERSION"),
         options.format,
         options.compress,
         settled.cluster_bytes,
@@ -105,7 +110,7 @@ pub(super) fn fingerprint(source: &dyn DiskSource, options: &CopyOptions, settle
     *blake3::hash(text.as_bytes()).as_bytes()
 }
 
-/// Refuses a source whose files have another length or modification time than when they were opened.
+/// Refuses a source whose files are gone, replaced, or of another length or modification time than when they were opened.
 pub(super) fn unchanged(source: &dyn DiskSource) -> Result<(), ConvertError> {
     for handle in source.files() {
         let changed = |detail: String| ConvertError::SourceChanged {
@@ -116,6 +121,16 @@ pub(super) fn unchanged(source: &dyn DiskSource) -> Result<(), ConvertError> {
             .file
             .metadata()
             .map_err(|error| ImageError::io(&handle.path, "looking at", error))?;
+        if !in_memory(&handle.file) {
+            if now.nlink() == 0 {
+                return Err(changed("it was removed".into()));
+            }
+            if let Ok(named) = std::fs::metadata(&handle.path)
+                && (named.dev(), named.ino()) != (now.dev(), now.ino())
+            {
+                return Err(changed("another file has its name now".into()));
+            }
+        }
         if now.len() != handle.bytes {
             return Err(changed(format!("{} bytes then, {} now", handle.bytes, now.len())));
         }
@@ -128,4 +143,10 @@ pub(super) fn unchanged(source: &dyn DiskSource) -> Result<(), ConvertError> {
         }
     }
     Ok(())
+}
+
+/// Whether a file never had a name: the grains across the seams of a chunked disk, the nameplate of a pipe.
+fn in_memory(file: &File) -> bool {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .is_ok_and(|name| name.as_os_str().as_bytes().starts_with(b"/memfd:"))
 }

@@ -1,66 +1,73 @@
 //! Sharing extents with the source instead of copying them.
 //!
-//! `copy_file_range` within one XFS or btrfs shares extents where the ranges are aligned to file-system blocks, and on NFS
-//! 4.2 copies on the server. Which of the two file systems it is tells `fstatfs`.
+//! `copy_file_range` within one XFS or btrfs shares extents where the ranges are aligned to file-system blocks, but silently
+//! copies where the file system was made without sharing: so two blocks are cloned first, to see. Where nothing is hashed,
+//! it also copies in the kernel on any other file system (on NFS 4.2 on the server); with a hash the data has to come
+//! through memory anyway, and is written from there.
 
 use super::error::ConvertError;
-use super::options::Reflink;
+use super::options::{Compress, CopyOptions, Reflink};
 use super::plan::Unit;
 use super::target::Target;
 use super::worker::{Context, Mode};
 use crate::image::map::{DiskSource, RunSource};
-use rustix::fs::{copy_file_range, fstat, fstatfs};
+use rustix::fs::{CWD, Mode as FileMode, OFlags, copy_file_range, fstat, fstatfs, ioctl_ficlone, openat};
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const XFS_MAGIC: i128 = 0x5846_5342;
 const BTRFS_MAGIC: i128 = 0x9123_683e;
-const NFS_MAGIC: i128 = 0x6969;
 
 /// Whether and how ranges of the source reach the target without passing through memory.
 #[derive(Debug)]
 pub(super) struct Sharing {
-    /// Block size to which ranges are aligned; 0 = no sharing.
+    /// Block size in bytes to which ranges are aligned.
     block: u64,
     demanded: bool,
+    /// Blocks are shared, not copied in the kernel.
+    shares: bool,
     active: AtomicBool,
     /// Bytes that took this way.
     pub(super) bytes: AtomicU64,
 }
 
 impl Sharing {
-    /// Looks at the file systems. Compressed targets never share.
+    /// Looks at the file systems of the source's files and of `target`, which gets or has the name `path`. Compressed
+    /// targets never share.
     pub(super) fn detect(
-        wish: Reflink,
-        uncompressed: bool,
+        options: &CopyOptions,
         hash: bool,
         source: &dyn DiskSource,
-        target: &Target,
+        target: &File,
+        path: &Path,
     ) -> Result<Self, ConvertError> {
-        let block = if wish == Reflink::Never || !uncompressed {
-            0
+        let uncompressed = options.compress == Compress::None;
+        let wanted = options.reflink != Reflink::Never && uncompressed;
+        let block = if wanted {
+            let blocks = source.files().iter().map(|handle| block(&handle.file, target));
+            blocks.min().unwrap_or(0)
         } else {
-            source
-                .files()
-                .iter()
-                .map(|handle| block(&handle.file, &target.file, hash))
-                .min()
-                .unwrap_or(0)
+            0
         };
-        if block == 0 && wish == Reflink::Always {
+        let shares = block != 0 && can_share(path, block);
+        if !shares && options.reflink == Reflink::Always {
             return Err(ConvertError::Reflink {
-                path: target.partial.clone(),
+                path: path.to_owned(),
                 detail: if uncompressed {
-                    "source and target do not lie on one XFS or btrfs: extents cannot be shared".into()
+                    "source and target do not lie on one XFS or btrfs that shares blocks: extents cannot be shared"
+                        .into()
                 } else {
                     "compressed targets cannot share extents".into()
                 },
             });
         }
         Ok(Self {
-            block,
-            demanded: wish == Reflink::Always,
-            active: AtomicBool::new(block != 0),
+            block: block.max(1),
+            demanded: options.reflink == Reflink::Always,
+            shares,
+            active: AtomicBool::new(shares || wanted && !hash),
             bytes: AtomicU64::new(0),
         })
     }
@@ -68,14 +75,20 @@ impl Sharing {
     /// Nothing is shared.
     pub(super) fn none() -> Self {
         Self {
-            block: 0,
+            block: 1,
             demanded: false,
+            shares: false,
             active: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
         }
     }
 
-    /// Whether anything is shared.
+    /// Whether blocks are shared with the source: `None` where not, else the bytes that were.
+    pub(super) fn shared(&self) -> Option<u64> {
+        (self.shares && self.is_active()).then(|| self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether ranges go past memory.
     pub(super) fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }
@@ -155,8 +168,8 @@ impl Sharing {
     }
 }
 
-/// Block size to which ranges between the two files are aligned, 0 where nothing is shared.
-fn block(source: &File, target: &File, hash: bool) -> u64 {
+/// Block size of the one file system that may share blocks between the two files; 0 where they lie on no such.
+fn block(source: &File, target: &File) -> u64 {
     let (Ok(a), Ok(b)) = (fstat(source), fstat(target)) else {
         return 0;
     };
@@ -164,13 +177,27 @@ fn block(source: &File, target: &File, hash: bool) -> u64 {
         return 0;
     };
     let magic = i128::from(kind.f_type);
-    let size = u64::try_from(kind.f_bsize).unwrap_or(4096).max(4096);
     // btrfs gives each subvolume a device number of its own.
     let same = a.st_dev == b.st_dev || (magic == BTRFS_MAGIC && kind.f_type == other.f_type);
     match magic {
-        XFS_MAGIC | BTRFS_MAGIC if same => size,
-        // Copying on the server only pays where nothing is read anyway.
-        NFS_MAGIC if same && !hash => size,
+        XFS_MAGIC | BTRFS_MAGIC if same => u64::try_from(kind.f_bsize).unwrap_or(4096).max(4096),
         _ => 0,
     }
+}
+
+/// Whether the file system of `path` really shares blocks: two nameless files beside it try. XFS may be made without.
+fn can_share(path: &Path, block: u64) -> bool {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let nameless = || {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        openat(CWD, folder, flags, FileMode::RUSR | FileMode::WUSR).map(File::from)
+    };
+    let (Ok(from), Ok(to)) = (nameless(), nameless()) else {
+        return false;
+    };
+    let bytes = vec![1; usize::try_from(block).unwrap_or(4096)];
+    from.write_all_at(&bytes, 0).is_ok() && ioctl_ficlone(&to, &from).is_ok()
 }

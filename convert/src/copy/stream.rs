@@ -15,6 +15,7 @@ use super::target::Target;
 use super::worker::{Context, unit_bytes};
 use crate::image::gate::mtime_ns;
 use crate::image::map::{DiskSource, Run, SourceHandle};
+use crate::image::notes::Notes;
 use crate::image::vmdk::stream::{GrainStream, StreamGrain};
 use crate::image::{ImageError, ImageErrorKind};
 use crate::progress::Progress;
@@ -24,7 +25,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// What the pipeline asks a source, answered for one that cannot be mapped.
@@ -34,7 +34,7 @@ struct Piped {
     virtual_bytes: u64,
     grain_bytes: u64,
     salvage: bool,
-    notes: Mutex<Vec<String>>,
+    notes: Notes,
 }
 
 impl DiskSource for Piped {
@@ -63,14 +63,14 @@ impl DiskSource for Piped {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.notes.all()
     }
 
     fn damage(&self, error: ImageError) -> Result<(), ImageError> {
         if !self.salvage {
             return Err(error);
         }
-        self.note(format!("salvage: {error}"));
+        self.notes.add(format!("salvage: {error}"));
         Ok(())
     }
 }
@@ -82,10 +82,6 @@ impl Piped {
             &self.files[0].path,
             "a stream can be read only once, front to back",
         )
-    }
-
-    fn note(&self, note: String) {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
     }
 }
 
@@ -152,7 +148,7 @@ pub fn convert_stream<R: Read + Send>(
         virtual_bytes: stream.virtual_bytes(),
         grain_bytes: stream.header().grain,
         salvage,
-        notes: Mutex::default(),
+        notes: Notes::default(),
     };
     if options.data_file || options.resume || options.reflink == Reflink::Always {
         return Err(ConvertError::Options(
@@ -163,15 +159,15 @@ pub fn convert_stream<R: Read + Send>(
     if path.symlink_metadata().is_ok() {
         return Err(ConvertError::TargetExists { path: path.to_owned() });
     }
-    let leaf_bytes = hash::leaf_bytes(source.virtual_bytes);
+    let shape = hash::Shape::of(source.virtual_bytes);
     let pool = Pool::new(
         options.jobs,
         options.bwlimit,
-        unit_bytes(leaf_bytes, settled.cluster_bytes),
+        unit_bytes(shape.leaf_bytes, settled.cluster_bytes),
     );
     let target = Target::open(path)?;
     target.cut(0)?;
-    let mut ledger = Ledger::new(settled.writer(&target, options), &settled, options);
+    let mut ledger = Ledger::new(settled.writer(&target, options), &settled, options, shape);
     let context = Context {
         source: &source,
         target: &target,
@@ -179,7 +175,7 @@ pub fn convert_stream<R: Read + Send>(
         mode: settled.mode,
         compress: options.compress,
         cluster_bytes: usize::try_from(settled.cluster_bytes).expect("at most 2 MiB"),
-        leaf_bytes,
+        leaf_bytes: shape.leaf_bytes,
         hash: settled.hash,
         sharing: Sharing::none(),
         cancel,
@@ -195,17 +191,21 @@ pub fn convert_stream<R: Read + Send>(
     progress.end(name);
     let length = result
         .and_then(|()| complete(&target, &mut ledger, None, &source, options.sync))
-        .inspect_err(|_| {
+        .map_err(|error| {
             // Nobody can go on from here. Failing to remove it changes nothing about the error.
             let _ = std::fs::remove_file(&target.partial);
+            match error {
+                ConvertError::Cancelled { .. } => ConvertError::Cancelled { partial: None },
+                error => error,
+            }
         })?;
     let arrived = feed.stream.position();
     for note in feed.stream.finish().notes {
-        source.note(note);
+        source.notes.add(note);
     }
     let content = settled
         .hash
-        .then(|| hash::tree(source.virtual_bytes, leaf_bytes, &ledger.leaves));
+        .then(|| hash::tree(source.virtual_bytes, shape, &ledger.leaves.listed()));
     let mut manifest = manifest(
         &source,
         path,
@@ -214,7 +214,7 @@ pub fn convert_stream<R: Read + Send>(
         content,
         ledger.data_bytes,
         length,
-        0,
+        None,
         &Earlier::default(),
         started,
     );

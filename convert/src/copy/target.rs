@@ -1,11 +1,11 @@
 //! The file being written: its names, its lock, and what a failed write says.
 
 use super::error::ConvertError;
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, fstatvfs, renameat_with};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, fstatvfs, renameat_with};
 use rustix::io::pwritev;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A partial file under its lock.
@@ -55,6 +55,8 @@ impl Target {
             .write(true)
             .create(true)
             .truncate(false)
+            // Whoever put a link there gets nothing written through it.
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&partial)
             .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -121,7 +123,7 @@ impl Target {
                 path: self.partial.clone(),
                 offset,
                 free: fstatvfs(&self.file).map_or(0, |facts| facts.f_bavail.saturating_mul(facts.f_frsize)),
-                needed: 0,
+                needed: None,
                 source: error,
             };
         }
@@ -152,9 +154,10 @@ impl Target {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        if sync {
-            sync_folder(&self.path)
-                .map_err(|error| ConvertError::target(&self.path, "syncing the folder of", error))?;
+        if sync && let Err(error) = sync_folder(&self.path) {
+            // An error leaves nothing under the final name, as everywhere. The partial file can be resumed.
+            let _ = std::fs::rename(&self.path, &self.partial);
+            return Err(ConvertError::target(&self.path, "syncing the folder of", error));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Reading a converted disk again and comparing it with its manifest, and with its source.
 
 use super::error::ConvertError;
-use super::hash::{self, Leaf};
+use super::hash::{self, Leaf, Listing, Shape};
 use super::zero::is_zero;
 use crate::image::map::DiskSource;
 use crate::image::qcow2::{DataFileRule, Qcow2Image};
@@ -17,6 +17,8 @@ use std::time::Instant;
 
 /// Largest leaf that a manifest may ask for, in bytes.
 const MAX_LEAF: u64 = 16 << 20;
+/// Most leaves to a group that a manifest may ask for.
+const MAX_GROUP: u64 = 1 << 20;
 /// Guest bytes that a thread takes at a time: what stays in its processor's cache until it is hashed.
 const STEP_BYTES: u64 = 1 << 20;
 
@@ -32,11 +34,13 @@ pub struct VerifyOptions {
 pub struct VerifyOutcome {
     /// The content is what the manifest (and the source, where one was given) says.
     pub identical: bool,
-    /// First guest byte that differs: exact against a source, else the start of the first leaf that differs.
+    /// First guest byte that differs: exact against a source, else the start of the first stretch that differs.
     pub first_difference: Option<u64>,
+    /// Guest bytes that one hash of the manifest covers: how far behind `first_difference` the difference may lie.
+    pub stretch_bytes: u64,
     /// Whether `first_difference` is exact to the byte.
     pub exact: bool,
-    /// Leaves that differ from the manifest.
+    /// Hashes that differ from the manifest's.
     pub differing_leaves: u64,
     /// Guest bytes compared, holes included.
     pub bytes: u64,
@@ -143,6 +147,7 @@ pub fn verify(
     let mut outcome = VerifyOutcome {
         identical: false,
         first_difference: None,
+        stretch_bytes: 0,
         exact: false,
         differing_leaves: 0,
         bytes: total,
@@ -164,10 +169,11 @@ pub fn verify(
         ));
         return Ok(outcome);
     }
-    let leaf_bytes = match &manifest.content {
+    let shape = match &manifest.content {
         Some(tree) => check_tree(tree, total)?,
-        None => hash::leaf_bytes(total),
+        None => Shape::of(total),
     };
+    outcome.stretch_bytes = shape.listed_bytes();
     if manifest.content.is_none() && against.is_none() {
         return Err(ConvertError::Options(
             "the manifest holds no content hash: give the source to compare with".into(),
@@ -187,7 +193,7 @@ pub fn verify(
         &reader,
         against,
         total,
-        leaf_bytes,
+        shape,
         options,
         &manifest.name,
         progress,
@@ -199,9 +205,9 @@ pub fn verify(
         let differing = differing(tree, &found.leaves);
         outcome.differing_leaves = u64::try_from(differing.len()).expect("leaves in memory");
         if outcome.first_difference.is_none() {
-            outcome.first_difference = differing.first().map(|index| index * leaf_bytes);
+            outcome.first_difference = differing.first().map(|index| index * shape.listed_bytes());
         }
-        if differing.is_empty() && hash::tree(total, leaf_bytes, &found.leaves).root != tree.root {
+        if differing.is_empty() && hash::tree(total, shape, &found.leaves).root != tree.root {
             return Err(ConvertError::Options(
                 "the manifest's root hash does not belong to its leaves: the manifest was changed".into(),
             ));
@@ -225,18 +231,18 @@ pub fn hash_source(
     cancel: &AtomicBool,
 ) -> Result<HashTree, ConvertError> {
     let total = source.virtual_bytes();
-    let leaf_bytes = hash::leaf_bytes(total);
+    let shape = Shape::of(total);
     let found = walk(
         &Reader::Source,
         Some(source),
         total,
-        leaf_bytes,
+        shape,
         options,
         name,
         progress,
         cancel,
     )?;
-    Ok(hash::tree(total, leaf_bytes, &found.leaves))
+    Ok(hash::tree(total, shape, &found.leaves))
 }
 
 /// The content hash of a converted disk as it is now: after something has changed it on purpose.
@@ -252,21 +258,12 @@ pub fn hash_target(
 ) -> Result<HashTree, ConvertError> {
     let reader = Reader::open(target, manifest)?;
     let total = reader.bytes(None);
-    let leaf_bytes = hash::leaf_bytes(total);
-    let found = walk(
-        &reader,
-        None,
-        total,
-        leaf_bytes,
-        options,
-        &manifest.name,
-        progress,
-        cancel,
-    )?;
-    Ok(hash::tree(total, leaf_bytes, &found.leaves))
+    let shape = Shape::of(total);
+    let found = walk(&reader, None, total, shape, options, &manifest.name, progress, cancel)?;
+    Ok(hash::tree(total, shape, &found.leaves))
 }
 
-fn check_tree(tree: &HashTree, total: u64) -> Result<u64, ConvertError> {
+fn check_tree(tree: &HashTree, total: u64) -> Result<Shape, ConvertError> {
     if tree.algorithm != "blake3" {
         return Err(ConvertError::Options(format!(
             "the manifest's hash is {}, verifiable is blake3",
@@ -279,17 +276,27 @@ fn check_tree(tree: &HashTree, total: u64) -> Result<u64, ConvertError> {
             tree.leaf_bytes
         )));
     }
+    if !tree.group_leaves.is_power_of_two() || tree.group_leaves > MAX_GROUP {
+        return Err(ConvertError::Options(format!(
+            "the manifest's groups have {} leaves, allowed are powers of two up to {MAX_GROUP}",
+            tree.group_leaves
+        )));
+    }
+    let shape = Shape {
+        leaf_bytes: tree.leaf_bytes,
+        group_leaves: tree.group_leaves,
+    };
     let ascending = tree.leaves.windows(2).all(|pair| pair[0].0 < pair[1].0);
     let inside = tree
         .leaves
         .last()
-        .is_none_or(|(index, _)| *index < total.div_ceil(tree.leaf_bytes));
+        .is_none_or(|(index, _)| *index < total.div_ceil(shape.listed_bytes()));
     if !ascending || !inside {
         return Err(ConvertError::Options(
             "the manifest's leaves are out of order or past the disk: the manifest was changed".into(),
         ));
     }
-    Ok(tree.leaf_bytes)
+    Ok(shape)
 }
 
 /// Indices of leaves that differ, ascending.
@@ -325,13 +332,15 @@ fn walk(
     reader: &Reader,
     source: Option<&dyn DiskSource>,
     total: u64,
-    leaf_bytes: u64,
+    shape: Shape,
     options: VerifyOptions,
     name: &str,
     progress: &dyn Progress,
     cancel: &AtomicBool,
 ) -> Result<Found, ConvertError> {
-    let step = STEP_BYTES.max(leaf_bytes);
+    let step = STEP_BYTES.max(shape.leaf_bytes);
+    // A thread takes whole groups, so that it can close them alone.
+    let stretch = step.max(shape.listed_bytes());
     let threads = options
         .jobs
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
@@ -352,35 +361,39 @@ fn walk(
                 let compares = source.is_some() && !matches!(reader, Reader::Source);
                 let mut other = vec![0_u8; if compares { room } else { 0 }];
                 while !stop.load(Ordering::Relaxed) && !cancel.load(Ordering::Relaxed) {
-                    let offset = next.fetch_add(1, Ordering::Relaxed).saturating_mul(step);
-                    if offset >= total {
+                    let begin = next.fetch_add(1, Ordering::Relaxed).saturating_mul(stretch);
+                    if begin >= total {
                         break;
                     }
-                    let length = step.min(total - offset);
-                    let count = usize::try_from(length).expect("at most 16 MiB");
-                    let result = look(
-                        reader,
-                        source,
-                        offset,
-                        &mut mine[..count],
-                        other.get_mut(..count),
-                        leaf_bytes,
-                    );
-                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                    match result {
-                        Ok((leaves, first)) => {
-                            found.leaves.extend(leaves);
-                            if let Some(first) = first {
-                                found.first = Some(found.first.map_or(first, |known| known.min(first)));
+                    let end = total.min(begin.saturating_add(stretch));
+                    let mut listing = Listing::new(shape);
+                    let mut first = None;
+                    let mut offset = begin;
+                    while offset < end && !stop.load(Ordering::Relaxed) && !cancel.load(Ordering::Relaxed) {
+                        let length = step.min(end - offset);
+                        let count = usize::try_from(length).expect("at most 16 MiB");
+                        let (mine, other) = (&mut mine[..count], other.get_mut(..count));
+                        match look(reader, source, offset, mine, other, shape.leaf_bytes) {
+                            Ok((leaves, differs)) => {
+                                for leaf in leaves {
+                                    listing.push(leaf);
+                                }
+                                first = first.or(differs);
+                            }
+                            Err(error) => {
+                                stop.store(true, Ordering::Relaxed);
+                                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                                found.error.get_or_insert(error.into());
                             }
                         }
-                        Err(error) => {
-                            stop.store(true, Ordering::Relaxed);
-                            found.error.get_or_insert(error.into());
-                        }
+                        progress.advance(name, length);
+                        offset += length;
                     }
-                    drop(found);
-                    progress.advance(name, length);
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    found.leaves.extend(listing.listed());
+                    if let Some(first) = first {
+                        found.first = Some(found.first.map_or(first, |known| known.min(first)));
+                    }
                 }
             });
         }

@@ -151,7 +151,8 @@ impl Context<'_> {
             let is_shared = shared.get(cluster).copied().unwrap_or(false);
             let code = if place == 0 {
                 ABSENT
-            } else if !is_shared && is_zero(&slot.guest[from..to]) {
+            } else if (self.hash || !is_shared) && is_zero(&slot.guest[from..to]) {
+                // A shared cluster was read to be hashed: the tables are the same on every file system.
                 PLANNED_ZERO
             } else {
                 STORED

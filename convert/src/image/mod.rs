@@ -5,7 +5,7 @@ mod error;
 pub mod gate;
 pub mod inflate;
 pub mod map;
-mod notes;
+pub(crate) mod notes;
 mod open;
 pub mod qcow2;
 mod segments;

@@ -74,6 +74,12 @@ pub struct JsonRun {
     /// Compressed bytes there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compressed: Option<u32>,
+    /// Guest offset in bytes at which the compressed grain begins: before `offset` where another link covers its front.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grain_offset: Option<u64>,
+    /// Bytes that the grain inflates to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grain_bytes: Option<u32>,
 }
 
 impl JsonRun {
@@ -91,6 +97,14 @@ impl JsonRun {
                 ..
             } => ("data", Some(file), Some(offset), Some(compressed)),
         };
+        let grain = match run.source {
+            RunSource::Deflate {
+                grain_start,
+                grain_bytes,
+                ..
+            } => Some((grain_start, grain_bytes)),
+            _ => None,
+        };
         let file = file
             .and_then(|file| source.files().get(file))
             .map(|handle| handle.path.clone());
@@ -101,6 +115,8 @@ impl JsonRun {
             file,
             file_offset,
             compressed,
+            grain_offset: grain.map(|(start, _)| start),
+            grain_bytes: grain.map(|(_, bytes)| bytes),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn when(condition: bool, evidence: impl FnOnce() -> String) -> Vec<St
 /// Evidence for each disk whose header `wanted` picks.
 pub(super) fn headers(
     subject: &Subject<'_>,
-    wanted: impl Fn(&crate::source::bare::DiskHeader) -> Option<String>,
+    wanted: impl Fn(&crate::source::header::DiskHeader) -> Option<String>,
 ) -> Vec<String> {
     subject
         .machine

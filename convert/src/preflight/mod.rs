@@ -12,7 +12,7 @@ pub use docs::markdown;
 pub use unmade::{UNMADE, Unmade};
 
 use crate::machine::{Machine, Notice};
-use crate::source::bare::DiskHeader;
+use crate::source::header::DiskHeader;
 use reports::schema::{AccountedKey, Accounting, DeepFacts, Finding, Severity};
 use std::collections::BTreeMap;
 

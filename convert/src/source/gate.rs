@@ -36,11 +36,15 @@ pub(super) fn resolve(folder: &Path, name: &str, options: &ImportOptions) -> Pas
     } else {
         folder.join(path)
     };
-    if path.components().any(|part| matches!(part, Component::ParentDir)) {
-        return Passed::Refused("the name leaves its folder with `..`".to_owned());
+    let climbs = path.components().any(|part| matches!(part, Component::ParentDir));
+    // Before anything is looked for: what lies outside is nobody's business unless a folder there was allowed.
+    if climbs && options.allow.is_empty() && options.datastores.is_empty() {
+        return Passed::Refused(
+            "the name leaves its folder with `..`; allow the other folder if it is meant".to_owned(),
+        );
     }
     let Ok(real) = candidate.canonicalize() else {
-        let inside = !path.is_absolute() || name.starts_with("/vmfs/volumes/");
+        let inside = !climbs && !path.is_absolute() || name.starts_with("/vmfs/volumes/");
         return if inside {
             Passed::Missing(candidate)
         } else {
@@ -48,7 +52,9 @@ pub(super) fn resolve(folder: &Path, name: &str, options: &ImportOptions) -> Pas
         };
     };
     // Compared by components, after links are resolved: `/x/ova-evil` is not inside `/x/ova`.
-    let allowed = std::iter::once(folder)
+    let own = (!climbs).then_some(folder);
+    let allowed = own
+        .into_iter()
         .chain(options.allow.iter().map(PathBuf::as_path))
         .chain(options.datastores.values().map(PathBuf::as_path))
         .filter_map(|folder| {

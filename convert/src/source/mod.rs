@@ -3,10 +3,11 @@
 //! Sources are opened read-only and never changed. A file that a description names is opened only where it lies inside the
 //! description's folder, or in a folder that the user allowed.
 
-pub mod bare;
+mod bare;
 mod certificate;
 mod error;
 mod gate;
+pub mod header;
 mod open;
 mod package;
 mod unpack;
@@ -31,6 +32,10 @@ pub struct ImportOptions {
     pub allow: Vec<PathBuf>,
     /// Folders that datastores are mounted at, by the name or id in `/vmfs/volumes/NAME/`.
     pub datastores: BTreeMap<String, PathBuf>,
+    /// Accept a parent disk whose CID isn't the child's `parentCID`: no check fires then.
+    pub ignore_cid_mismatch: bool,
+    /// What is damaged will be read as zeros: short flat extents are no reason to stop then.
+    pub salvage: bool,
     /// Don't compare the manifest of an OVA with its files.
     pub skip_manifest: bool,
     /// Checks to suppress, with the reason.
@@ -61,6 +66,8 @@ pub struct Imported {
     pub folder: PathBuf,
     /// Where each disk of `machine.disks` lies, in that order.
     pub disks: Vec<DiskPlace>,
+    /// What the head of each of them says.
+    pub headers: Vec<header::DiskHeader>,
     /// Temporary files (an unpacked package, unpacked disks); removed when this is dropped.
     pub temporary: Vec<tempfile::TempDir>,
 }

@@ -1,7 +1,7 @@
 //! Finds out what a path is and imports it.
 
 use super::gate::{Passed, resolve};
-use super::{DiskPlace, ImportError, ImportOptions, Imported, bare, package};
+use super::{DiskPlace, ImportError, ImportOptions, Imported, bare, header, package};
 use crate::machine::{Machine, Notice, from_vmx};
 use crate::preflight::{self, Subject};
 use crate::{accounting, vmx};
@@ -69,7 +69,7 @@ fn one_of(folder: &Path) -> Result<PathBuf, ImportError> {
                 path.extension()
                     .is_some_and(|extension| wanted.iter().any(|wanted| extension.eq_ignore_ascii_case(wanted)))
             })
-            .filter(|path| wanted != ["vmdk"] || bare::is_top(path))
+            .filter(|path| wanted != ["vmdk"] || header::is_top(path))
             .collect();
         match found.as_slice() {
             [] => {}
@@ -170,7 +170,7 @@ pub(super) fn finish(
     disks: Vec<DiskPlace>,
     options: &ImportOptions,
 ) -> Imported {
-    let headers = bare::headers(&disks);
+    let headers = header::headers(&disks, options);
     // With `disk.EnableUUID` the guest saw the identity that its VMDK holds.
     let mut known = false;
     for (disk, header) in machine.disks.iter_mut().zip(&headers) {
@@ -192,6 +192,7 @@ pub(super) fn finish(
         findings,
         folder,
         disks,
+        headers,
         temporary: Vec::new(),
     }
 }

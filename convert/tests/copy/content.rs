@@ -348,6 +348,20 @@ fn a_data_file_shell_reads_as_the_flat_file_and_is_written_in_no_time() {
             assert_sound(&target, &raw, "data file");
             assert_reads_back(&target, &raw);
             assert_eq!(manifest.mode, "data-file");
+            // Killed before the manifest was written: found finished, unless it is another file.
+            let resumed = CopyOptions {
+                resume: true,
+                ..options
+            };
+            assert_eq!(
+                convert(&source, &target, &resumed).unwrap().file_bytes,
+                manifest.file_bytes
+            );
+            let file = std::fs::File::options().write(true).open(&target).unwrap();
+            file.write_all_at(b"X", 9).unwrap();
+            let error = convert(&source, &target, &resumed).unwrap_err();
+            assert!(matches!(error, ConvertError::TargetExists { .. }), "{error}");
+            assert!(!folder.path().join("disk.qcow2.partial").exists());
             std::fs::remove_file(&target).unwrap();
         }
     }

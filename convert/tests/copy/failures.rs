@@ -56,6 +56,30 @@ fn a_source_that_changes_is_refused_and_leaves_nothing() {
     }
 }
 
+/// What was read is right, but nobody can compare it with its source again.
+#[test]
+fn a_source_that_is_removed_or_replaced_while_it_is_read_is_refused() {
+    for replace in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = folder.path().join("disk.raw");
+        mixed(&raw, 4 << 20);
+        let source = TestSource::raw(&raw);
+        let target = folder.path().join("out.qcow2");
+        let change = OnBegin(|| {
+            if replace {
+                let other = folder.path().join("other");
+                std::fs::copy(&raw, &other).unwrap();
+                std::fs::rename(&other, &raw).unwrap();
+            } else {
+                std::fs::remove_file(&raw).unwrap();
+            }
+        });
+        let error = convert_disk(&source, &target, "disk", &options(), &change, &AtomicBool::new(false)).unwrap_err();
+        assert!(matches!(error, ConvertError::SourceChanged { .. }), "{error}");
+        assert!(!target.exists());
+    }
+}
+
 #[test]
 fn a_source_that_shrinks_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -208,7 +232,10 @@ fn a_full_disk_is_named_with_what_is_needed_and_resumes_once_there_is_room() {
             let ConvertError::NoSpace { needed, .. } = &error else {
                 panic!("{error}");
             };
-            assert!(*needed > 0 && error.to_string().contains("more are needed"), "{error}");
+            assert!(
+                needed.is_some_and(|bytes| bytes > 0) && error.to_string().contains("more are needed"),
+                "{error}"
+            );
             assert!(!target.exists());
             assert!(mount("remount,size=200m"));
             convert(

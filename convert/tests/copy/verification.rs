@@ -85,6 +85,46 @@ fn a_changed_byte_is_named_by_its_leaf_and_exactly_against_the_source() {
     assert_eq!((outcome.first_difference, outcome.exact), (Some(17_654_321), true));
 }
 
+/// 200 GiB: the manifest lists groups of leaves, and stays small.
+#[test]
+fn a_large_disk_is_listed_in_groups_and_a_changed_byte_is_named_by_its_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    let file = std::fs::File::create(&raw).unwrap();
+    file.set_len(200 << 30).unwrap();
+    for gib in [0, 3, 77, 199] {
+        for mib in [1, 2, 5] {
+            file.write_all_at(b"there", (gib << 30) + (mib << 20) + 9).unwrap();
+        }
+    }
+    let source = TestSource::raw(&raw);
+    let target = folder.path().join("out.raw");
+    let options = CopyOptions {
+        format: TargetFormat::Raw,
+        ..options()
+    };
+    let manifest = convert(&source, &target, &options).unwrap();
+    let tree = manifest.content.as_ref().unwrap();
+    assert_eq!((tree.leaf_bytes, tree.group_leaves), (1 << 20, 4));
+    // MiB 1 and 2 share a group, MiB 5 has its own.
+    assert_eq!(tree.leaves.len(), 8);
+    assert!(check(&target, &manifest, Some(&source)).identical);
+    let file = std::fs::File::options().write(true).open(&target).unwrap();
+    let at = (77 << 30) + (2 << 20) + 10;
+    file.write_all_at(b"X", at).unwrap();
+    let outcome = check(&target, &manifest, None);
+    assert_eq!(
+        (
+            outcome.first_difference,
+            outcome.stretch_bytes,
+            outcome.differing_leaves
+        ),
+        (Some(77 << 30), 4 << 20, 1)
+    );
+    let outcome = check(&target, &manifest, Some(&source));
+    assert_eq!((outcome.first_difference, outcome.exact), (Some(at), true));
+}
+
 #[test]
 fn a_lost_table_and_a_wrong_size_are_differences() {
     let folder = tempfile::tempdir().unwrap();

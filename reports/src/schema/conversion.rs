@@ -18,8 +18,10 @@ pub struct SourceFile {
 /// Zero-aware hash tree over the guest-visible content of a disk.
 ///
 /// Leaf `i` covers `leaf_bytes` bytes from guest offset `i * leaf_bytes` (the last leaf may be shorter). A leaf whose bytes
-/// are all zero has no hash of its own, so a hole and stored zeros hash alike. The root is
-/// `blake3("esxodus-tree-v1" | virtual_bytes u64 LE | leaf_bytes u64 LE | for each non-zero leaf: index u64 LE | hash)`.
+/// are all zero has no hash of its own, so a hole and stored zeros hash alike. Where `group_leaves` is 1, the hashes of the
+/// leaves are listed; on large disks groups of that many leaves are, so that the list stays short: the hash of group `i` is
+/// `blake3(for each non-zero leaf of the group: index u64 LE | hash)`. The root is
+/// `blake3("esxodus-tree-v1" | virtual_bytes u64 LE | leaf_bytes u64 LE | group_leaves u64 LE | for each listed: index u64 LE | hash)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct HashTree {
@@ -27,9 +29,11 @@ pub struct HashTree {
     pub algorithm: String,
     /// Bytes per leaf.
     pub leaf_bytes: u64,
+    /// Leaves per listed hash, a power of two.
+    pub group_leaves: u64,
     /// Hex root.
     pub root: String,
-    /// Non-zero leaves in ascending order: index and hex hash.
+    /// Leaves, or groups of them, that are not all zero, in ascending order: index and hex hash.
     pub leaves: Vec<(u64, String)>,
 }
 

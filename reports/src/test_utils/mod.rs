@@ -275,6 +275,7 @@ fn manifest() -> Manifest {
         content: Some(HashTree {
             algorithm: "blake3".to_owned(),
             leaf_bytes: 4 << 20,
+            group_leaves: 1,
             root: hex(seed),
             leaves: (0..data / (4 << 20) / 64)
                 .map(|leaf| (leaf * 64, hex(seed + leaf)))

@@ -72,8 +72,12 @@ pub(super) const CHECKS: &[Check] = &[
         Block,
         "a file name that leaves the allowed folders",
         "The file is not opened, for safety.",
-        "Allow its folder, if it is meant.",
-        noticed,
+        "Allow its folder with `--allow-path`, if it is meant.",
+        |s| {
+            headers(s, |header| {
+                (!header.refused.is_empty()).then(|| header.refused.join("; "))
+            })
+        },
     ),
     check(
         "disk.capacity-invalid",
