@@ -56,10 +56,15 @@ fn a_parent_elsewhere_is_refused_until_its_folder_is_allowed() {
     std::fs::write(other.join("base.vmdk"), flat(&other, b"base-flat.vmdk", "")).unwrap();
     let vmx = delta(&guest, &other.join("base.vmdk"), "12345678");
     let out = root.path().join("out");
-    let (_, said) = run_expecting(1, &["convert", s(&vmx), "-o", s(&out)]);
+    let (_, said) = run_expecting(2, &["convert", s(&vmx), "-o", s(&out)]);
     assert!(
-        said.contains("disk.path-outside") && said.contains("--allow-path"),
+        said.contains("leaves its own folder") && said.contains("--allow-path"),
         "{said}"
+    );
+    let (found, _) = run_expecting(1, &["inspect", s(&vmx)]);
+    assert!(
+        found.contains("disk.path-outside") && !found.contains("disk.parent-missing"),
+        "{found}"
     );
     run_expecting(0, &["convert", s(&vmx), "-o", s(&out), "--allow-path", s(&other)]);
     tool(

@@ -225,9 +225,12 @@ fn follow(
             Ok(parent) => parent,
             Err(error) => {
                 if error.kind == ImageErrorKind::Refused {
+                    // It may be there: nobody looked.
                     header.refused.push(error.to_string());
+                    header.parent = None;
+                } else {
+                    header.parent = Some(hint.text);
                 }
-                header.parent = Some(hint.text);
                 return;
             }
         };
