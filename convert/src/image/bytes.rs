@@ -38,3 +38,6 @@ pub(crate) fn sector_up(value: u64) -> u64 {
 
 /// Bytes in a sector; VMDK counts in these.
 pub(crate) const SECTOR: u64 = 512;
+/// Largest disk read, in bytes: 1 PiB. ESXi's largest has 62 TB; a number far above it is a damaged one, and to walk the map
+/// of such a disk would take hours though it holds nothing.
+pub(crate) const MAX_DISK: u64 = 1 << 50;

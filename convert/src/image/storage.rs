@@ -15,8 +15,10 @@ use super::bytes::{to_u64, to_usize};
 use super::map::{FileIndex, SourceHandle};
 use super::{ImageError, ImageErrorKind};
 
-/// Joined chunks above this are refused: each may cost one grain of memory at its seam.
+/// Joined chunks above this are refused.
 pub(crate) const MAX_PARTS: usize = 4096;
+/// Most memory that grains across seams may take, at a grain a seam: 1,024 seams of 64 KiB grains.
+const MAX_SEAM_BYTES: u64 = 64 << 20;
 
 /// A stretch of the image in one file.
 #[derive(Debug, Clone, Copy)]
@@ -78,10 +80,29 @@ impl Storage {
         })
     }
 
-    /// Makes [`Storage::contiguous`] work across seams for up to `reach` bytes. Adds a file where there are seams.
-    pub(crate) fn stitch(&mut self, files: &mut Vec<SourceHandle>, reach: u64, link: usize) -> Result<(), ImageError> {
+    /// Makes [`Storage::contiguous`] work across seams for grains of up to `reach` bytes when compressed. Adds a file where
+    /// there are seams.
+    pub(crate) fn stitch(
+        &mut self,
+        files: &mut Vec<SourceHandle>,
+        grain: u64,
+        reach: u64,
+        link: usize,
+    ) -> Result<(), ImageError> {
         if self.parts.len() < 2 || self.seams.is_some() {
             return Ok(());
+        }
+        let seams = to_u64(self.parts.len() - 1);
+        if seams.saturating_mul(grain) > MAX_SEAM_BYTES {
+            return Err(ImageError::new(
+                ImageErrorKind::Limit,
+                &self.path,
+                format!(
+                    "the compressed disk is cut at {seams} places, at most {} are accepted with grains of {grain} bytes",
+                    MAX_SEAM_BYTES / grain
+                ),
+            )
+            .advise("Join the chunks into one file (cat DISK.* > DISK), then convert that"));
         }
         let shown = PathBuf::from(format!("{} (seams)", self.path.display()));
         let failed = |error: rustix::io::Errno| ImageError::io(&shown, "creating the memory file", error.into());

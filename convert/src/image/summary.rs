@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::map::{DiskSource, LinkFacts, Run, RunSource};
 use super::{ImageError, ImageErrorKind};
 
-/// Guest bytes mapped at once.
-const WINDOW: u64 = 1 << 30;
+/// Guest bytes mapped at once. A window of 512-byte grains, each with a place of its own, takes some 30 MiB.
+const WINDOW: u64 = 256 << 20;
 
 /// A disk in words and numbers.
 #[derive(Debug, Clone, Serialize)]

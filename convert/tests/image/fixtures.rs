@@ -168,18 +168,23 @@ pub(crate) fn descriptor(cid: u32, parent: Option<(u32, &str)>, create_type: &st
 /// A hosted sparse file: 64 KiB grains, 512 entries, redundant tables, descriptor embedded where given.
 /// Sectors: 0 header, 1 descriptor (20), 21 RGD, 22 its tables, then GD, then its tables, grains from a 64 KiB boundary.
 pub(crate) fn hosted(sectors: u64, grains: &[Grain], text: Option<&str>) -> Vec<u8> {
-    let tables = usize::try_from(sectors.div_ceil(65_536)).expect("small");
+    hosted_of(128, sectors, grains, text)
+}
+
+/// As [`hosted`], with grains of `grain` sectors, which begin at a multiple of that.
+pub(crate) fn hosted_of(grain: usize, sectors: u64, grains: &[Grain], text: Option<&str>) -> Vec<u8> {
+    let tables = usize::try_from(sectors.div_ceil(size64(grain) * 512)).expect("small");
     assert!(tables <= 128, "the directory is one sector");
     let (rgd, rgt) = (21, 22);
     let gd = rgt + tables * 4;
     let gt = gd + 1;
-    let first = (gt + tables * 4).div_ceil(128) * 128;
+    let first = (gt + tables * 4).div_ceil(grain) * grain;
     let mut out = vec![0; first * 512];
     put32(&mut out, 0, 0x564d_444b);
     put32(&mut out, 4, 2);
     put32(&mut out, 8, 7);
     put64(&mut out, 12, sectors);
-    put64(&mut out, 20, 128);
+    put64(&mut out, 20, size64(grain));
     put64(&mut out, 28, u64::from(text.is_some()));
     put64(&mut out, 36, if text.is_some() { 20 } else { 0 });
     put32(&mut out, 44, 512);
@@ -194,14 +199,14 @@ pub(crate) fn hosted(sectors: u64, grains: &[Grain], text: Option<&str>) -> Vec<
         put32(&mut out, rgd * 512 + table * 4, size32(rgt + table * 4));
         put32(&mut out, gd * 512 + table * 4, size32(gt + table * 4));
     }
-    for (number, grain) in grains.iter().enumerate() {
-        let entry = match grain {
+    for (number, content) in grains.iter().enumerate() {
+        let entry = match content {
             Grain::Absent => 0,
             Grain::Zero => 1,
             Grain::Data(data) => {
                 let sector = out.len() / 512;
                 out.extend_from_slice(data);
-                out.resize((sector + 128) * 512, 0);
+                out.resize((sector + grain) * 512, 0);
                 size32(sector)
             }
         };
@@ -241,19 +246,28 @@ fn metadata(out: &mut Vec<u8>, kind: u32, body: &[u8]) -> usize {
 
 /// A streamOptimized file as ESXi writes it; a progress marker after the first grain.
 pub(crate) fn stream(sectors: u64, grains: &[Grain]) -> Vec<u8> {
-    let lines = [format!("RDONLY {sectors} SPARSE \"generated-stream.vmdk\"")];
-    let text = descriptor(0x1234_5678, None, "streamOptimized", &lines);
-    let mut out = vec![0; 128 * 512];
+    stream_saying(
+        &format!("RDONLY {sectors} SPARSE \"generated-stream.vmdk\""),
+        sectors,
+        128,
+        grains,
+    )
+}
+
+/// As [`stream`], with this extent line and grains of `grain` sectors.
+pub(crate) fn stream_saying(line: &str, sectors: u64, grain: usize, grains: &[Grain]) -> Vec<u8> {
+    let text = descriptor(0x1234_5678, None, "streamOptimized", &[line.to_owned()]);
+    let mut out = vec![0; grain * 512];
     put32(&mut out, 0, 0x564d_444b);
     put32(&mut out, 4, 3);
     put32(&mut out, 8, 0x30001);
     put64(&mut out, 12, sectors);
-    put64(&mut out, 20, 128);
+    put64(&mut out, 20, size64(grain));
     put64(&mut out, 28, 1);
     put64(&mut out, 36, 1);
     put32(&mut out, 44, 512);
     put64(&mut out, 56, u64::MAX);
-    put64(&mut out, 64, 128);
+    put64(&mut out, 64, size64(grain));
     out[73..77].copy_from_slice(b"\n \r\n");
     put16(&mut out, 77, 1);
     out[512..512 + text.len()].copy_from_slice(text.as_bytes());
@@ -261,12 +275,12 @@ pub(crate) fn stream(sectors: u64, grains: &[Grain]) -> Vec<u8> {
     for (table, part) in grains.chunks(512).enumerate() {
         let mut entries = vec![0; 2048];
         let mut any = false;
-        for (slot, grain) in part.iter().enumerate() {
-            let Grain::Data(data) = grain else { continue };
+        for (slot, content) in part.iter().enumerate() {
+            let Grain::Data(data) = content else { continue };
             put32(&mut entries, slot * 4, size32(out.len() / 512));
             let packed = zlib(data);
             let mut head = vec![0; 12];
-            put64(&mut head, 0, size64((table * 512 + slot) * 128));
+            put64(&mut head, 0, size64((table * 512 + slot) * grain));
             put32(&mut head, 8, size32(packed.len()));
             out.extend_from_slice(&head);
             out.extend_from_slice(&packed);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use convert::image::map::DiskSource;
 use convert::image::vmdk::stream::GrainStream;
-use convert::image::{DiskLocation, ImageError, ImageErrorKind, OpenOptions, open};
+use convert::image::{DiskChunk, DiskLocation, ImageError, ImageErrorKind, OpenOptions, open};
 
 use crate::fixtures::{
     Grain, SeGrain, content, cowd, descriptor, hosted, open_file, open_salvage, pattern, put16, put32, put64, sesparse,
@@ -67,7 +67,7 @@ fn check(base: &[u8], cases: &[Case]) {
 #[test]
 fn impossible_hosted_headers_tables_and_grains_are_refused() {
     use ImageErrorKind::{Damaged, Limit, Truncated, Unsupported};
-    let cases: [Case; 25] = [
+    let cases: [Case; 26] = [
         ("version 4", |image| put32(image, 4, 4), Damaged, "version 4"),
         (
             "unknown flag",
@@ -89,8 +89,17 @@ fn impossible_hosted_headers_tables_and_grains_are_refused() {
             "capacity",
         ),
         (
+            "capacity above 1 PiB",
+            |image| put64(image, 12, (1 << 41) + 1),
+            Limit,
+            "1 PiB",
+        ),
+        (
             "capacity with a directory of GiB",
-            |image| put64(image, 12, 1 << 50),
+            |image| {
+                put64(image, 12, 1 << 40);
+                put32(image, 44, 16);
+            },
             Limit,
             "directory",
         ),
@@ -385,11 +394,17 @@ fn hostile_cowd_and_sesparse_are_refused_by_name() {
         "d.vmdk",
         descriptor(1, None, "seSparse", &["RW 1024 SESPARSE \"body.vmdk\"".to_owned()]),
     );
-    let cases: [Case; 10] = [
+    let cases: [Case; 11] = [
         ("version", |image| put64(image, 8, 1), Damaged, "version"),
         ("grain size", |image| put64(image, 24, 16), Damaged, "grain size"),
         ("flags", |image| put64(image, 40, 1), Damaged, "flags"),
         ("capacity", |image| put64(image, 16, u64::MAX), Limit, "capacity"),
+        (
+            "capacity above 1 PiB",
+            |image| put64(image, 16, 1 << 42),
+            Limit,
+            "1 PiB",
+        ),
         (
             "directory too small",
             |image| put64(image, 16, 1 << 40),
@@ -447,6 +462,8 @@ fn kinds_that_hold_no_data_here_are_refused_with_what_to_do() {
         ("RW 8 VMFSRAW \"x\"", "device"),
         ("RW 8 VSANSPARSE \"vsan://5f\"", "vSAN"),
         ("RW 8 FLAT \"/dev/sda\" 63", "device"),
+        ("RW 8 FLAT \"/vmfs/devices/disks/naa.6000\" 63", "device"),
+        ("RW 8 VMFS \"/vmfs/devices/disks/naa.6000\"", "device"),
         (r#"RW 8 FLAT "\\.\PhysicalDrive0" 0"#, "device"),
     ];
     for (line, words) in lines {
@@ -567,4 +584,47 @@ fn a_source_that_shrinks_or_changes_while_read_is_an_error() {
         disk.files()[0].check_unchanged().expect_err("changed").kind,
         ImageErrorKind::Changed
     );
+}
+
+#[test]
+fn disks_above_1_pib_are_refused_whatever_they_are_made_of() {
+    let folder = tempfile::tempdir().expect("folder");
+    let huge = folder.path().join("huge.raw");
+    let made = std::fs::File::create(&huge).and_then(|file| file.set_len((1 << 50) + 512));
+    match made {
+        Ok(()) => {
+            let error = open_file(&huge).map(|_| ()).expect_err("too large");
+            assert_eq!(error.kind, ImageErrorKind::Limit, "{error}");
+        }
+        Err(error) => println!("SKIP: the file system has no files above 1 PiB: {error}"),
+    }
+    let lines = ["RW 18014398509481983 ZERO".to_owned()];
+    let path = write(folder.path(), "d.vmdk", descriptor(1, None, "custom", &lines));
+    let error = open_file(&path).map(|_| ()).expect_err("too large");
+    assert_eq!(error.kind, ImageErrorKind::Limit, "{error}");
+    assert!(error.to_string().contains("62 TB"), "{error}");
+}
+
+#[test]
+fn chunks_whose_seams_could_fill_the_memory_are_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut image = small_stream();
+    let chunks = |image: &[u8], size: usize| {
+        let path = write(folder.path(), "d.vmdk", image);
+        let chunk = |at: usize| DiskChunk {
+            path: path.clone(),
+            offset: u64::try_from(at).expect("small"),
+            length: Some(u64::try_from(size.min(image.len() - at)).expect("small")),
+        };
+        let chunks = (0..image.len()).step_by(size).map(chunk).collect();
+        open(&DiskLocation::chunks("joined.vmdk", chunks), &OpenOptions::default())
+    };
+    chunks(&image, image.len().div_ceil(1025)).expect("1,024 seams of 64 KiB grains");
+    // The same number of seams with grains of 1 MiB could take 2 GiB.
+    put64(&mut image, 20, 2048);
+    let error = chunks(&image, image.len().div_ceil(66))
+        .map(|_| ())
+        .expect_err("65 seams of 1 MiB grains");
+    assert_eq!(error.kind, ImageErrorKind::Limit, "{error}");
+    assert!(error.to_string().contains("at most 64"), "{error}");
 }

@@ -8,11 +8,15 @@ mod chains;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod embedded;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod mutation;
+#[cfg(test)]
+mod parents;
 #[cfg(test)]
 mod qemu;
 #[cfg(test)]

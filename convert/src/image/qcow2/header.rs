@@ -1,6 +1,7 @@
 //! The header: encoding ours, parsing anybody's.
 
 use super::codec::CompressedFormat;
+use crate::image::bytes::MAX_DISK;
 
 const MAGIC: u32 = 0x5146_49fb;
 /// Length of the header that we write.
@@ -147,6 +148,12 @@ impl Header {
         let cluster_bits = be32(bytes, 20);
         if !(9..=21).contains(&cluster_bits) {
             return Err(bad(20, format!("cluster_bits is {cluster_bits}, allowed are 9 to 21")));
+        }
+        if be64(bytes, 24) > MAX_DISK {
+            return Err(unsupported(
+                24,
+                format!("the disk has {} bytes, at most 1 PiB is read", be64(bytes, 24)),
+            ));
         }
         if be32(bytes, 32) != 0 {
             return Err(unsupported(32, "the image is encrypted".into()));

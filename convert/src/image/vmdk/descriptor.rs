@@ -8,6 +8,7 @@ use std::path::Path;
 
 use encoding_rs::Encoding;
 
+use crate::image::bytes::{MAX_DISK, SECTOR};
 use crate::image::gate::Name;
 use crate::image::{ImageError, ImageErrorKind};
 
@@ -17,6 +18,8 @@ pub const MAX_TEXT: u64 = 1 << 20;
 pub const MAX_EXTENTS: usize = 4096;
 /// `parentCID` of a disk without parent.
 pub const NO_PARENT: u32 = 0xffff_ffff;
+/// `CID` or `parentCID` that stands for `ddb.longContentID`, as vCloud Director writes it.
+pub const LONG_CONTENT_ID: u32 = 0xffff_fffe;
 
 /// What the guest may do with an extent. All occupy their sectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,12 @@ pub enum ExtentType {
 }
 
 impl ExtentType {
+    /// Whether the extent has grains; which kind of them the file's first bytes say.
+    #[must_use]
+    pub fn is_sparse(self) -> bool {
+        matches!(self, Self::Sparse | Self::VmfsSparse | Self::SeSparse)
+    }
+
     fn parse(word: &str) -> Option<Self> {
         Some(match word.to_ascii_uppercase().as_str() {
             "FLAT" => Self::Flat,
@@ -134,9 +143,17 @@ impl Descriptor {
     /// Whether the disk has a parent, by `parentCID` or by VirtualBox's `ddb.uuid.parent`.
     #[must_use]
     pub fn has_parent(&self) -> bool {
-        let uuid = self.ddb.get("uuid.parent");
-        self.parent_cid != NO_PARENT
-            || uuid.is_some_and(|uuid| uuid.chars().any(|digit| digit.is_ascii_hexdigit() && digit != '0'))
+        self.parent_cid != NO_PARENT || self.uuid("uuid.parent").is_some()
+    }
+
+    /// The digits of a UUID of the disk data base (`key` without `ddb.`), lower case; `None` for no UUID and for zeros.
+    pub(crate) fn uuid(&self, key: &str) -> Option<String> {
+        let text = self.ddb.get(key)?;
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        digits
+            .chars()
+            .any(|digit| digit != '0')
+            .then(|| digits.to_ascii_lowercase())
     }
 
     /// Sum of the extents in sectors; the parser checked that it doesn't overflow as bytes.
@@ -347,13 +364,13 @@ impl Parser<'_> {
             let extent = self.extent(*number, *access, line, encoding)?;
             total = total
                 .checked_add(extent.sectors)
-                .filter(|total| *total <= i64::MAX.unsigned_abs() / 512)
+                .filter(|total| *total <= MAX_DISK / SECTOR)
                 .ok_or_else(|| {
-                    self.error(
-                        ImageErrorKind::Limit,
-                        *number,
-                        "the sum of the extents exceeds 2^63 bytes",
-                    )
+                    let text = format!(
+                        "{total} sectors and {} more are above 1 PiB; ESXi's largest disk has 62 TB",
+                        extent.sectors
+                    );
+                    self.error(ImageErrorKind::Limit, *number, text)
                 })?;
             extents.push(extent);
         }
@@ -540,12 +557,12 @@ mod tests {
             (
                 b"version=1\nRW 18446744073709551615 ZERO\n",
                 ImageErrorKind::Limit,
-                "2^63",
+                "1 PiB",
             ),
             (
-                b"version=1\nRW 9007199254740992 ZERO\nRW 9007199254740992 ZERO\nRW 1 ZERO\n",
+                b"version=1\nRW 2199023255552 ZERO\nRW 1 ZERO\n",
                 ImageErrorKind::Limit,
-                "2^63",
+                "1 PiB",
             ),
             (
                 b"version=1\nRW 5 FLAT \"a 0\n",
@@ -567,6 +584,12 @@ mod tests {
             assert_eq!(error.kind, kind, "{error}");
             assert!(error.to_string().contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn a_disk_of_1_pib_is_the_largest() {
+        let disk = parse(b"version=1\nRW 2199023255552 ZERO\n").expect("parses");
+        assert_eq!(disk.sectors() * 512, 1 << 50);
     }
 
     #[test]

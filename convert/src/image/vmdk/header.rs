@@ -2,7 +2,7 @@
 //!
 //! Specification: VMware *Virtual Disk Format 5.0*, "Hosted Sparse Extent Header".
 
-use crate::image::bytes::{SECTOR, le16, le32, le64};
+use crate::image::bytes::{MAX_DISK, SECTOR, le16, le32, le64};
 use crate::image::storage::Storage;
 use crate::image::{ImageError, ImageErrorKind};
 
@@ -87,6 +87,15 @@ impl HostedHeader {
             })
         };
         let capacity = sectors(12, "capacity")?;
+        if capacity > MAX_DISK {
+            return Err(limit(
+                12,
+                format!(
+                    "capacity {} sectors is above 1 PiB; ESXi's largest disk has 62 TB",
+                    capacity / SECTOR
+                ),
+            ));
+        }
         let grain_sectors = le64(bytes, 20);
         if !(1..=2048).contains(&grain_sectors) || !grain_sectors.is_power_of_two() {
             return Err(damaged(

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::image::bytes::{SECTOR, le32, le64};
+use crate::image::bytes::{MAX_DISK, SECTOR, le32, le64};
 use crate::image::gate::{Gate, Opened, Place};
 use crate::image::map::{FileIndex, SourceHandle};
 use crate::image::notes::Notes;
@@ -13,9 +13,11 @@ use crate::image::{ImageError, ImageErrorKind, OpenOptions};
 
 use super::context::{Context, Window};
 use super::cowd::{self, CowdExtent};
-use super::descriptor::{Access, Descriptor, ExtentLine, ExtentType, MAX_TEXT, NO_PARENT, looks_like_descriptor};
+use super::descriptor::{Access, Descriptor, ExtentLine, ExtentType, MAX_TEXT, looks_like_descriptor};
 use super::flat::FlatExtent;
 use super::header::{self, HostedHeader};
+use super::line::{no_access_note, own_line, refuse_foreign};
+use super::parent;
 use super::sesparse::{self, SeSparseExtent};
 use super::sparse::HostedExtent;
 
@@ -218,6 +220,10 @@ impl<'a> Opener<'a> {
         if length == 0 {
             return Err(storage.error(ImageErrorKind::Truncated, 0, "the file holds no sector"));
         }
+        if length > MAX_DISK {
+            let text = format!("the file has {length} bytes, disks of at most 1 PiB are read");
+            return Err(storage.error(ImageErrorKind::Limit, 0, text));
+        }
         let path = storage.path.clone();
         let flat = FlatExtent::open(self.context(), storage, 0, length)?;
         let extents = vec![Extent {
@@ -251,10 +257,10 @@ impl<'a> Opener<'a> {
             };
             let path = child.path.clone();
             let chain = |message: String| ImageError::new(ImageErrorKind::Chain, &path, message);
-            let wanted = descriptor.parent_cid;
             let Some(hint) = descriptor.parent_hint.clone() else {
                 return Err(chain(format!(
-                    "the disk has a parent (parentCID {wanted:08x}) but no parentFileNameHint"
+                    "the disk has a parent (parentCID {:08x}) but no parentFileNameHint",
+                    descriptor.parent_cid
                 ))
                 .advise(
                     "Reading it without its parent would show old data as zeros; restore the hint from the source",
@@ -281,7 +287,7 @@ impl<'a> Opener<'a> {
             seen.push(identity);
             let storage = self.whole(opened, number)?;
             let parent = self.link(storage, Some(place), number)?;
-            self.check_cid(&links[number - 1], wanted, &parent)?;
+            self.check_parent(&links[number - 1], &parent)?;
             if parent.bytes != links[number - 1].bytes {
                 self.notes.add(format!(
                     "{}: {} bytes, its child {} has {}; what is beyond the parent's end reads as zeros",
@@ -295,23 +301,24 @@ impl<'a> Opener<'a> {
         }
     }
 
-    fn check_cid(&self, child: &Link, wanted: u32, parent: &Link) -> Result<(), ImageError> {
-        let found = parent.descriptor.as_ref().and_then(|descriptor| descriptor.cid);
-        if wanted == NO_PARENT || found == Some(wanted) {
+    fn check_parent(&self, child: &Link, parent: &Link) -> Result<(), ImageError> {
+        let Some(descriptor) = &child.descriptor else {
             return Ok(());
+        };
+        match parent::check((&child.path, descriptor), (&parent.path, parent.descriptor.as_ref())) {
+            Ok(note) => {
+                if let Some(note) = note {
+                    self.notes.add(note);
+                }
+                Ok(())
+            }
+            // Salvage is for damaged data; to take another disk for the parent is a decision of its own.
+            Err(error) if self.options.ignore_cid_mismatch => {
+                self.notes.add(format!("ignored: {error}"));
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
-        let found = found.map_or("none".to_owned(), |cid| format!("{cid:08x}"));
-        let error = ImageError::new(
-            ImageErrorKind::Chain,
-            &child.path,
-            format!("parentCID is {wanted:08x}, the parent {} has CID {found}", parent.path.display()),
-        )
-        .advise("The parent was changed after the snapshot, or is another disk. If you know that it fits, ignore the CID mismatch");
-        if self.options.ignore_cid_mismatch || self.options.salvage {
-            self.notes.add(format!("ignored: {error}"));
-            return Ok(());
-        }
-        Err(error)
     }
 
     fn link(&mut self, storage: Storage, place: Option<Place>, number: usize) -> Result<Link, ImageError> {
@@ -431,7 +438,7 @@ impl<'a> Opener<'a> {
         HostedHeader::parse(storage, 0, head)
     }
 
-    /// Opens the extents of a parsed descriptor. `own` is the file that holds the descriptor, which is the first extent.
+    /// Opens the extents of a parsed descriptor. `own` is the sparse file that holds the descriptor.
     fn link_of(
         &mut self,
         path: PathBuf,
@@ -443,14 +450,16 @@ impl<'a> Opener<'a> {
         for note in &descriptor.notes {
             self.notes.add(note.clone());
         }
+        let own_line = own.as_ref().map(|_| own_line(&path, &descriptor)).transpose()?;
         let mut extents = Vec::with_capacity(descriptor.extents.len());
         let mut start = 0;
-        for line in &descriptor.extents {
+        for (index, line) in descriptor.extents.iter().enumerate() {
             let length = line.sectors * SECTOR;
             if length == 0 {
                 continue;
             }
-            let body = match own.take() {
+            let body = match own.take_if(|_| own_line == Some(index)) {
+                Some(_) if line.access == Access::None => self.no_access(&path, line),
                 Some((storage, header)) => {
                     if line.kind != ExtentType::Sparse {
                         self.notes.add(format!(
@@ -506,6 +515,11 @@ impl<'a> Opener<'a> {
         }
     }
 
+    fn no_access(&self, path: &Path, line: &ExtentLine) -> Body {
+        self.notes.add(no_access_note(path, line));
+        Body::Zero
+    }
+
     fn extent(
         &mut self,
         path: &Path,
@@ -514,6 +528,13 @@ impl<'a> Opener<'a> {
         place: Option<&Place>,
         number: usize,
     ) -> Result<Body, ImageError> {
+        if line.kind == ExtentType::Zero {
+            return Ok(Body::Zero);
+        }
+        refuse_foreign(path, line)?;
+        if line.access == Access::None {
+            return Ok(self.no_access(path, line));
+        }
         let unsupported = |text: &str, advice: &str| {
             ImageError::new(
                 ImageErrorKind::Unsupported,
@@ -522,48 +543,9 @@ impl<'a> Opener<'a> {
             )
             .advise(advice)
         };
-        match line.kind {
-            ExtentType::Zero => return Ok(Body::Zero),
-            ExtentType::VmfsRdm => {
-                return Err(unsupported(
-                    "a raw device mapping (RDM): this file is a pointer, the data is on a LUN",
-                    "Convert the LUN itself as a raw image, or migrate the RDM to a virtual disk at the source",
-                ));
-            }
-            ExtentType::VmfsRaw => {
-                return Err(unsupported(
-                    "the extent is a raw device of the host",
-                    "Copy the device into a file and convert that",
-                ));
-            }
-            ExtentType::VsanSparse => {
-                return Err(unsupported(
-                    "the extent is an object on vSAN, whose layout is not public",
-                    "Export the guest through HttpNfc (export OVF) or VDDK",
-                ));
-            }
-            _ => {}
-        }
-        if line.access == Access::None {
-            self.notes.add(format!(
-                "{}: descriptor line {} is NOACCESS and reads as zeros",
-                path.display(),
-                line.line
-            ));
-            return Ok(Body::Zero);
-        }
         let Some(name) = &line.file else {
             return Err(unsupported("the extent names no file", "The descriptor is damaged"));
         };
-        if name.text.starts_with("/dev/") || name.text.starts_with(r"\\.\") {
-            return Err(unsupported(
-                &format!(
-                    "the extent is the device {:?} of the host that ran the guest",
-                    name.text
-                ),
-                "Copy the device into a file and convert that",
-            ));
-        }
         let Some(place) = place else {
             return Err(unsupported(
                 "a descriptor inside an archive names another file",

@@ -10,7 +10,7 @@ use super::header::{HostedHeader, MAGIC};
 
 /// Bytes of a grain marker in front of its data.
 pub(crate) const GRAIN_HEADER: u64 = 12;
-/// Most grains that a walk keeps in memory (16 bytes each), 1 TiB of populated 64 KiB grains.
+/// Most grains that a walk keeps in memory (8 bytes each, 128 MiB): 1 TiB of populated 64 KiB grains.
 const MAX_WALKED: usize = 16 << 20;
 /// How far from the end the footer is searched, in bytes.
 const FOOTER_SEARCH: u64 = 1 << 20;
@@ -152,10 +152,8 @@ fn footer_in(storage: &Storage, offset: u64, two: &[u8], header: &HostedHeader) 
 pub(crate) struct Walked {
     /// Grain number in the extent.
     pub(crate) grain: u32,
-    /// Compressed bytes.
-    pub(crate) size: u32,
-    /// Offset of the data behind the marker.
-    pub(crate) data: u64,
+    /// Sector of its marker, which knows the rest.
+    pub(crate) sector: u32,
 }
 
 /// Rebuilds the tables of a stream by reading every marker from the front: for files without a (usable) directory.
@@ -205,6 +203,10 @@ pub(crate) fn walk(context: Context<'_>, storage: &Storage, header: &HostedHeade
                 }
                 let grain = u32::try_from(guest / header.grain)
                     .map_err(|_| storage.error(ImageErrorKind::Limit, at, "more than 2^32 grains"))?;
+                let sector = u32::try_from(at / SECTOR).map_err(|_| {
+                    let text = "the stream has no directory and its grains go on above 2 TiB";
+                    storage.error(ImageErrorKind::Limit, at, text)
+                })?;
                 if grains.len() >= MAX_WALKED {
                     return Err(storage
                         .error(
@@ -215,11 +217,7 @@ pub(crate) fn walk(context: Context<'_>, storage: &Storage, header: &HostedHeade
                         .advise("Export the disk again, so that the stream has its footer"));
                 }
                 ascending &= grains.last().is_none_or(|last| last.grain < grain);
-                grains.push(Walked {
-                    grain,
-                    size,
-                    data: at + GRAIN_HEADER,
-                });
+                grains.push(Walked { grain, sector });
                 sector_up(GRAIN_HEADER + u64::from(size))
             }
             Marker::End => {
@@ -260,12 +258,13 @@ pub(crate) fn walk(context: Context<'_>, storage: &Storage, header: &HostedHeade
         )?;
     }
     if !ascending {
-        grains.sort_by_key(|walked| walked.grain);
+        // By place where the grain is the same, so that with salvage the first one counts.
+        grains.sort_unstable_by_key(|walked| (walked.grain, walked.sector));
         if let Some(pair) = grains.windows(2).find(|pair| pair[0].grain == pair[1].grain) {
             let guest = u64::from(pair[1].grain) * header.grain;
             let error = storage.error(
                 ImageErrorKind::Damaged,
-                pair[1].data,
+                u64::from(pair[1].sector) * SECTOR,
                 format!("a second grain for guest offset {guest}"),
             );
             context.damage(error)?;

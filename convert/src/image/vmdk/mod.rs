@@ -4,12 +4,16 @@
 
 mod context;
 mod cowd;
+mod cross_check;
 pub mod descriptor;
 mod disk;
 mod flat;
 pub mod header;
+mod line;
 mod link;
 pub mod marker;
+mod parent;
+mod seen;
 mod sesparse;
 mod sparse;
 pub mod stream;

@@ -3,7 +3,7 @@
 //! No vendor document; after QEMU's `vmdk_open_se_sparse`, checked on a genuine ESXi file. Region sizes describe regions
 //! and not the file, so each grain is checked against the file instead.
 
-use crate::image::bytes::{SECTOR, le64, to_usize};
+use crate::image::bytes::{MAX_DISK, SECTOR, le64, to_usize};
 use crate::image::map::{RunSource, SourceHandle};
 use crate::image::segments::Segments;
 use crate::image::storage::Storage;
@@ -72,6 +72,13 @@ impl SeSparseExtent {
             })
         };
         let capacity = sectors(16, "capacity")?;
+        if capacity > MAX_DISK {
+            return Err(storage.error(
+                ImageErrorKind::Limit,
+                16,
+                format!("capacity {capacity} bytes is above 1 PiB; ESXi's largest disk has 62 TB"),
+            ));
+        }
         let volatile = sectors(80, "volatile header offset")?;
         let journal = storage.read_vec(files, volatile, 512, "volatile header")?;
         let magic = le64(&journal, 0);

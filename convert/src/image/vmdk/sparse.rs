@@ -63,7 +63,7 @@ impl HostedExtent {
         header: HostedHeader,
     ) -> Result<Self, ImageError> {
         if header.compressed {
-            storage.stitch(files, header.grain + COMPRESSED_SLACK, link)?;
+            storage.stitch(files, header.grain, header.grain + COMPRESSED_SLACK, link)?;
         }
         let context = Context { files, notes, salvage };
         let shown = storage.path.display().to_string();
@@ -491,25 +491,23 @@ impl HostedExtent {
         let size = self.header.grain;
         let mut at = start;
         let first = grains.partition_point(|walked| (u64::from(walked.grain) + 1) * size <= start);
-        for walked in &grains[first..] {
-            let grain_start = u64::from(walked.grain) * size;
-            if grain_start >= end {
-                break;
-            }
+        let wanted: Vec<(u64, u64)> = grains[first..]
+            .iter()
+            .map(|walked| (u64::from(walked.grain) * size, u64::from(walked.sector) * SECTOR))
+            .take_while(|(grain_start, _)| *grain_start < end)
+            .collect();
+        let lengths = self.lengths(context, &wanted)?;
+        for ((grain_start, marker), compressed) in wanted.into_iter().zip(lengths) {
             let from = grain_start.max(at);
             let to = (grain_start + size).min(end);
             out.push(window.base + at, from - at, None);
-            self.push_grain(
-                context,
-                window,
-                limit,
-                grain_start,
-                from..to,
-                walked.data,
-                walked.size,
-                out,
-            )?;
             at = to;
+            let Some(compressed) = compressed else {
+                out.push(window.base + from, to - from, Some(RunSource::Zero));
+                continue;
+            };
+            let data = marker + self.marker_bytes();
+            self.push_grain(context, window, limit, grain_start, from..to, data, compressed, out)?;
         }
         out.push(window.base + at, end.max(at) - at, None);
         Ok(())

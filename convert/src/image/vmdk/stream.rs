@@ -4,22 +4,24 @@
 //! The markers carry the guest position of each grain, so the data can be used as it arrives. The tables behind the grains
 //! (or in front of them, as qemu-img and disklib write them) are then compared with what was met.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::image::bytes::{SECTOR, le32, sector_up, to_u64, to_usize};
 use crate::image::{ImageError, ImageErrorKind};
 
-use super::descriptor::{Descriptor, MAX_TEXT};
+use super::cross_check::CrossCheck;
+use super::descriptor::{Access, Descriptor, MAX_TEXT};
 use super::header::{HostedHeader, MAGIC, MAX_DIRECTORY};
+use super::line::{no_access_note, own_line};
 use super::marker::{Marker, check_grain, torn_at};
+use super::seen::{Came, Seen};
 use crate::image::storage::Storage;
 
 /// Metadata in front of the grains that is kept for the cross-check, in bytes.
 const KEPT_FRONT: u64 = 16 << 20;
-/// Grains that may wait for their table before the cross-check is given up.
-const MAX_PENDING: usize = 1 << 20;
+/// The directory behind the grains is compared in pieces of this many bytes.
+const DIRECTORY_PIECE: u64 = 1 << 20;
 
 /// One grain as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,51 +59,16 @@ pub struct GrainStream<R> {
     header: HostedHeader,
     descriptor: Option<Descriptor>,
     virtual_bytes: u64,
+    /// Grains from here on are checked and not handed out: the end of the disk, or 0 where its extent is `NOACCESS`.
+    visible: u64,
+    hidden: u64,
     check: CrossCheck,
-    seen: Ranges,
+    seen: Seen,
     last: Option<u64>,
     grains: u64,
     ascending: bool,
     ended: bool,
     notes: Vec<String>,
-}
-
-/// Compares tables with the grains met.
-#[derive(Debug, Default)]
-struct CrossCheck {
-    /// The metadata in front, where the tables are in it.
-    front: Option<Vec<u8>>,
-    /// Sector of a grain that no table named yet → its number.
-    pending: HashMap<u64, u64>,
-    /// Table number → the sector where it lies.
-    tables: BTreeMap<u64, u64>,
-    directory: Option<u64>,
-    given_up: bool,
-}
-
-/// A set of grain numbers, as ranges.
-#[derive(Debug, Default)]
-struct Ranges(BTreeMap<u64, u64>);
-
-impl Ranges {
-    /// Adds; `false` where it was there.
-    fn insert(&mut self, value: u64) -> bool {
-        let before = self.0.range(..=value).next_back().map(|(start, end)| (*start, *end));
-        if before.is_some_and(|(_, end)| value < end) {
-            return false;
-        }
-        let mut start = value;
-        let mut end = value + 1;
-        if let Some((first, last)) = before.filter(|(_, last)| *last == value) {
-            start = first;
-            debug_assert_eq!(last, value, "adjacent");
-        }
-        if let Some(next) = self.0.remove(&end) {
-            end = next;
-        }
-        self.0.insert(start, end);
-        true
-    }
 }
 
 impl<R: Read> GrainStream<R> {
@@ -149,6 +116,8 @@ impl<R: Read> GrainStream<R> {
         skip(&mut reader, start - kept, shown, kept)?;
         let mut descriptor = None;
         let mut virtual_bytes = header.capacity;
+        let mut visible = header.capacity;
+        let mut notes = Vec::new();
         if header.descriptor_offset > 0 && header.descriptor_length > 0 {
             let end = header.descriptor_offset + header.descriptor_length;
             if header.descriptor_length > MAX_TEXT || end > kept {
@@ -168,7 +137,22 @@ impl<R: Read> GrainStream<R> {
                 )
                 .advise("Write it to a folder with its other files first"));
             }
+            let line = &parsed.extents[own_line(shown, &parsed)?];
+            notes.extend(parsed.notes.iter().cloned());
             virtual_bytes = parsed.sectors() * SECTOR;
+            visible = virtual_bytes;
+            if virtual_bytes != header.capacity {
+                notes.push(format!(
+                    "{}: descriptor line {} says {virtual_bytes} bytes, the extent's header {}; the descriptor counts",
+                    shown.display(),
+                    line.line,
+                    header.capacity
+                ));
+            }
+            if line.access == Access::None {
+                notes.push(no_access_note(shown, line));
+                visible = 0;
+            }
             descriptor = Some(parsed);
         }
         let tables_in_front = header.directory.is_some_and(|directory| {
@@ -186,19 +170,18 @@ impl<R: Read> GrainStream<R> {
             reader,
             path: shown.to_owned(),
             position: start,
-            check: CrossCheck {
-                front: tables_in_front.then_some(front),
-                ..CrossCheck::default()
-            },
+            check: CrossCheck::new(tables_in_front.then_some(front)),
             header,
             descriptor,
             virtual_bytes,
-            seen: Ranges::default(),
+            visible,
+            hidden: 0,
+            seen: Seen::default(),
             last: None,
             grains: 0,
             ascending: true,
             ended: false,
-            notes: Vec::new(),
+            notes,
         })
     }
 
@@ -240,7 +223,10 @@ impl<R: Read> GrainStream<R> {
                 break;
             }
             if let Marker::Grain { lba, size } = Marker::parse(&head) {
-                return self.grain(at, lba, size).map(Some);
+                match self.grain(at, lba, size)? {
+                    Some(grain) => return Ok(Some(grain)),
+                    None => continue,
+                }
             }
             let mut rest = [0; 500];
             if self.fill(&mut rest)? < rest.len() {
@@ -268,13 +254,19 @@ impl<R: Read> GrainStream<R> {
     /// The account of the stream, after [`GrainStream::next_grain`] returned `None`.
     #[must_use]
     pub fn finish(self) -> StreamSummary {
-        let checked =
-            self.ended && !self.check.given_up && (self.check.front.is_some() || self.check.directory.is_some());
+        let mut notes = self.notes;
+        if self.hidden > 0 {
+            notes.push(format!(
+                "{}: {} grains lie where the descriptor shows no data of this file and are left out",
+                self.path.display(),
+                self.hidden
+            ));
+        }
         StreamSummary {
             grains: self.grains,
             ascending: self.ascending,
-            cross_checked: checked,
-            notes: self.notes,
+            cross_checked: self.ended && self.check.agreed(),
+            notes,
         }
     }
 
@@ -307,19 +299,10 @@ impl<R: Read> GrainStream<R> {
         Ok(())
     }
 
-    fn grain(&mut self, at: u64, lba: u64, size: u32) -> Result<StreamGrain, ImageError> {
+    /// Reads a grain; `None` for one that the disk doesn't show.
+    fn grain(&mut self, at: u64, lba: u64, size: u32) -> Result<Option<StreamGrain>, ImageError> {
         let guest =
             check_grain(&self.header, lba, size).map_err(|text| self.error(ImageErrorKind::Damaged, at, text))?;
-        if guest >= self.virtual_bytes {
-            return Err(self.error(
-                ImageErrorKind::Damaged,
-                at,
-                format!(
-                    "grain for guest offset {guest}, the disk has {} bytes",
-                    self.virtual_bytes
-                ),
-            ));
-        }
         let number = guest / self.header.grain;
         let mut data = vec![0; to_usize(u64::from(size))];
         let got = self.fill(&mut data)?;
@@ -331,56 +314,61 @@ impl<R: Read> GrainStream<R> {
         let mut pad = [0; 512];
         // A missing tail of the padding loses nothing; the next marker is then what is missing.
         self.fill(&mut pad[..to_usize(padding)])?;
-        if !self.seen.insert(number) {
-            return Err(self.error(
-                ImageErrorKind::Damaged,
-                at,
-                format!("a second grain for guest offset {guest}"),
-            ));
+        match self.seen.insert(number) {
+            Came::First => {}
+            Came::Again => {
+                return Err(self.error(
+                    ImageErrorKind::Damaged,
+                    at,
+                    format!("a second grain for guest offset {guest}"),
+                ));
+            }
+            Came::Unknown => {
+                let text = format!(
+                    "a grain for guest offset {guest} out of order, among too many to know whether it came before"
+                );
+                return Err(self
+                    .error(ImageErrorKind::Limit, at, text)
+                    .advise("Write the stream to a file first and convert that"));
+            }
         }
         self.ascending &= self.last.is_none_or(|last| last < number);
         self.last = Some(number);
         self.grains += 1;
-        self.note_grain(at / SECTOR, number)?;
+        let given_up = self
+            .check
+            .grain(&self.header, at / SECTOR, number)
+            .map_err(|text| self.error(ImageErrorKind::Damaged, at, text))?;
+        self.note_given_up(given_up);
+        if guest >= self.visible {
+            self.hidden += 1;
+            return Ok(None);
+        }
         let bytes = self
             .header
             .grain
             .min(self.virtual_bytes - guest)
             .min(self.header.capacity - guest);
-        Ok(StreamGrain {
+        Ok(Some(StreamGrain {
             guest_offset: guest,
             grain_bytes: u32::try_from(bytes).expect("a grain has at most 1 MiB"),
             marker_offset: at,
             data,
-        })
+        }))
     }
 
-    fn note_grain(&mut self, sector: u64, number: u64) -> Result<(), ImageError> {
-        if let Some(front) = &self.check.front {
-            let entry = front_entry(front, &self.header, number);
-            if entry != Some(sector) {
-                let text = format!(
-                    "the grain table in front says {entry:?} for grain {number}, its marker is at sector {sector}"
-                );
-                return Err(self.error(ImageErrorKind::Damaged, sector * SECTOR, text));
-            }
-        } else if !self.check.given_up {
-            if self.check.pending.len() >= MAX_PENDING {
-                self.check.given_up = true;
-                self.check.pending = HashMap::new();
-                self.notes.push(format!(
-                    "{}: too many grains without a table, the tables are not compared",
-                    self.path.display()
-                ));
-            } else {
-                self.check.pending.insert(sector, number);
-            }
+    fn note_given_up(&mut self, given_up: bool) {
+        if given_up {
+            self.notes.push(format!(
+                "{}: too many grains or tables to keep in mind, the tables are not compared",
+                self.path.display()
+            ));
         }
-        Ok(())
     }
 
-    fn body(&mut self, at: u64, sectors: u64, most: u64, what: &str) -> Result<Vec<u8>, ImageError> {
-        let bytes = sectors
+    /// The bytes that a metadata marker announces, at most `most`.
+    fn announced(&self, at: u64, sectors: u64, most: u64, what: &str) -> Result<u64, ImageError> {
+        sectors
             .checked_mul(SECTOR)
             .filter(|bytes| *bytes <= most)
             .ok_or_else(|| {
@@ -392,7 +380,10 @@ impl<R: Read> GrainStream<R> {
                         most / SECTOR
                     ),
                 )
-            })?;
+            })
+    }
+
+    fn body(&mut self, bytes: u64) -> Result<Vec<u8>, ImageError> {
         let mut body = Vec::new();
         read_more(&mut self.reader, &mut body, bytes, &self.path)?;
         self.position += bytes;
@@ -401,58 +392,36 @@ impl<R: Read> GrainStream<R> {
 
     fn table(&mut self, at: u64, sectors: u64) -> Result<(), ImageError> {
         let sector = self.position / SECTOR;
-        let body = self.body(at, sectors, sector_up(self.header.table_bytes()), "grain table")?;
-        if self.check.front.is_some() || self.check.given_up {
-            return Ok(());
-        }
-        let mut table = None;
-        for (slot, entry) in (0_u64..)
-            .zip(body.chunks_exact(4))
-            .take(to_usize(self.header.entries_per_table))
-        {
-            let entry = u64::from(le32(entry, 0));
-            if entry == 0 || (entry == 1 && self.header.zeroed_entries) {
-                continue;
-            }
-            let number = self.check.pending.remove(&entry);
-            let fits = number.is_some_and(|number| {
-                number % self.header.entries_per_table == slot
-                    && *table.get_or_insert(number / self.header.entries_per_table)
-                        == number / self.header.entries_per_table
-            });
-            if !fits {
-                let text = format!("grain-table entry {slot} names sector {entry}, the markers say {number:?}");
-                return Err(self.error(ImageErrorKind::Damaged, at, text));
-            }
-        }
-        if let Some(table) = table {
-            self.check.tables.insert(table, sector);
-        }
+        let bytes = self.announced(at, sectors, sector_up(self.header.table_bytes()), "grain table")?;
+        let body = self.body(bytes)?;
+        let given_up = self
+            .check
+            .table(&self.header, sector, &body)
+            .map_err(|text| self.error(ImageErrorKind::Damaged, at, text))?;
+        self.note_given_up(given_up);
         Ok(())
     }
 
     fn directory(&mut self, at: u64, sectors: u64) -> Result<(), ImageError> {
-        let sector = self.position / SECTOR;
-        let body = self.body(
-            at,
-            sectors,
-            sector_up(self.header.directory_entries() * 4),
-            "grain directory",
-        )?;
-        for (table, wanted) in &self.check.tables {
-            let index = to_usize(*table) * 4;
-            let found = body.get(index..index + 4).map(|entry| u64::from(le32(entry, 0)));
-            if found != Some(*wanted) {
-                let text = format!("grain directory entry {table} is {found:?}, the table lies at sector {wanted}");
-                return Err(self.error(ImageErrorKind::Damaged, at, text));
-            }
+        let most = sector_up(self.header.directory_entries() * 4);
+        let bytes = self.announced(at, sectors, most, "grain directory")?;
+        self.check.begin_directory(self.position / SECTOR);
+        let mut done = 0;
+        while done < bytes {
+            let piece = self.body(DIRECTORY_PIECE.min(bytes - done))?;
+            self.check
+                .directory_part(done / 4, &piece)
+                .map_err(|text| self.error(ImageErrorKind::Damaged, at, text))?;
+            done += to_u64(piece.len());
         }
-        self.check.directory = Some(sector);
-        Ok(())
+        self.check
+            .end_directory()
+            .map_err(|text| self.error(ImageErrorKind::Damaged, at, text))
     }
 
     fn footer(&mut self, at: u64, sectors: u64) -> Result<(), ImageError> {
-        let body = self.body(at, sectors, SECTOR, "footer")?;
+        let bytes = self.announced(at, sectors, SECTOR, "footer")?;
+        let body = self.body(bytes)?;
         if body.len() < 512 || le32(&body, 0) != MAGIC {
             return Err(self.error(ImageErrorKind::Damaged, at, "the footer is no copy of the header"));
         }
@@ -465,7 +434,7 @@ impl<R: Read> GrainStream<R> {
                 "the footer's capacity or grain size isn't the header's",
             ));
         }
-        if let (Some(sector), Some(stated)) = (self.check.directory, footer.directory)
+        if let (Some(sector), Some(stated)) = (self.check.directory(), footer.directory)
             && sector * SECTOR != stated
         {
             let text = format!(
@@ -478,7 +447,7 @@ impl<R: Read> GrainStream<R> {
     }
 
     fn end_without_marker(&mut self, at: u64, got: usize) -> Result<(), ImageError> {
-        if self.check.front.is_none() && self.check.directory.is_none() {
+        if !self.check.has_directory() {
             let text = format!(
                 "the stream ends after {} complete grains without directory, footer or end marker",
                 self.grains
@@ -496,31 +465,11 @@ impl<R: Read> GrainStream<R> {
         Ok(())
     }
 
-    /// Every grain must be in a table, and every entry of the tables in front must have come.
     fn finish_check(&mut self, at: u64) -> Result<(), ImageError> {
-        if let Some(front) = &self.check.front {
-            let mut stated = 0_u64;
-            for table in 0..self.header.directory_entries() {
-                let first = table * self.header.entries_per_table;
-                let last =
-                    (first + self.header.entries_per_table).min(self.header.capacity.div_ceil(self.header.grain));
-                stated += to_u64(
-                    (first..last)
-                        .filter(|number| front_entry(front, &self.header, *number).is_some_and(|entry| entry > 1))
-                        .count(),
-                );
-            }
-            if stated != self.grains {
-                let text = format!(
-                    "the tables name {stated} grains, {} came: the stream is incomplete",
-                    self.grains
-                );
-                return Err(self.error(ImageErrorKind::Truncated, at, text));
-            }
-        } else if self.check.directory.is_some() && !self.check.pending.is_empty() {
-            let text = format!("{} grains are in no table", self.check.pending.len());
-            return Err(self.error(ImageErrorKind::Damaged, at, text));
-        } else if self.check.directory.is_none() {
+        self.check
+            .finish(&self.header, self.grains)
+            .map_err(|(kind, text)| self.error(kind, at, text))?;
+        if !self.check.has_directory() {
             self.notes.push(format!(
                 "{}: the stream has no directory, nothing to compare with",
                 self.path.display()
@@ -540,21 +489,6 @@ impl<R: Read> Iterator for GrainStream<R> {
         }
         next
     }
-}
-
-/// The sector that the tables in front name for a grain.
-fn front_entry(front: &[u8], header: &HostedHeader, number: u64) -> Option<u64> {
-    let at = |offset: u64| {
-        let offset = usize::try_from(offset).ok()?;
-        front
-            .get(offset..offset.checked_add(4)?)
-            .map(|entry| u64::from(le32(entry, 0)))
-    };
-    let table = at(header.directory? + number / header.entries_per_table * 4)?;
-    if table == 0 {
-        return None;
-    }
-    at(table * SECTOR + number % header.entries_per_table * 4)
 }
 
 /// Reads until the buffer is full or the stream ends.
@@ -593,21 +527,4 @@ fn skip(reader: &mut impl Read, length: u64, path: &Path, at: u64) -> Result<(),
         return Err(ImageError::new(ImageErrorKind::Truncated, path, text).at(at + got));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_enters_the_ranges_once_and_neighbours_merge() {
-        let mut ranges = Ranges::default();
-        for value in [5, 7, 6, 1, 0] {
-            assert!(ranges.insert(value), "{value}");
-        }
-        for value in [5, 7, 6, 1, 0] {
-            assert!(!ranges.insert(value), "{value}");
-        }
-        assert_eq!(ranges.0, BTreeMap::from([(0, 2), (5, 8)]));
-    }
 }
