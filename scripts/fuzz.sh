@@ -15,17 +15,15 @@ while getopts t: option; do case $option in t) seconds=$OPTARG ;; *) sed -n '2,5
 shift $((OPTIND - 1))
 command -v cargo-fuzz >/dev/null || { echo "fuzz: cargo-fuzz is missing: run scripts/setup.sh fuzz" >&2; exit 2; }
 export RUSTC_BOOTSTRAP=1
-# The product's versions, where its lock file names them.
-[ -e convert/fuzz/Cargo.lock ] || cp Cargo.lock convert/fuzz/Cargo.lock
 targets=("$@"); [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cargo fuzz list --fuzz-dir convert/fuzz)
 cargo fuzz build --fuzz-dir convert/fuzz --sanitizer none
 bad=0
 for target in "${targets[@]}"; do
-  seeds=convert/tests/corpus/${target%%_*}
+  seeds=(convert/tests/corpus/"${target%%_*}" convert/tests/corpus/seeds/"$target")
   mkdir -p "convert/fuzz/corpus/$target"
   echo "fuzz: $target, $seconds s"
   log=$(mktemp)
-  if cargo fuzz run --fuzz-dir convert/fuzz --sanitizer none "$target" "convert/fuzz/corpus/$target" "$seeds" -- \
+  if cargo fuzz run --fuzz-dir convert/fuzz --sanitizer none "$target" "convert/fuzz/corpus/$target" "${seeds[@]}" -- \
       -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=262144 -print_final_stats=1 >"$log" 2>&1; then
     grep -E 'stat::(number_of_executed_units|new_units_added|peak_rss_mb)' "$log"
   else

@@ -1,5 +1,4 @@
 #![no_main]
-//! A VMX file.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let _ = convert::vmx::parse(data);
+    let _ = harness::vmx(data);
 });

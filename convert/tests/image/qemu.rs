@@ -7,7 +7,7 @@ use convert::image::vmdk::stream::GrainStream;
 
 use crate::fixtures::{Random, check_map, content, open_file, pattern};
 
-fn have_qemu() -> bool {
+pub(crate) fn have_qemu() -> bool {
     let there = Command::new("qemu-img")
         .arg("--version")
         .output()
@@ -18,7 +18,7 @@ fn have_qemu() -> bool {
     there
 }
 
-fn run(folder: &Path, arguments: &[&str]) {
+pub(crate) fn run(folder: &Path, arguments: &[&str]) {
     let output = Command::new(arguments[0])
         .current_dir(folder)
         .args(&arguments[1..])
@@ -32,7 +32,7 @@ fn run(folder: &Path, arguments: &[&str]) {
 }
 
 /// A raw disk of 70 MiB and an odd tail, with data at few places.
-fn raw(path: &Path, seed: u64) -> Vec<u8> {
+pub(crate) fn raw(path: &Path, seed: u64) -> Vec<u8> {
     let mut disk = vec![0; (70 << 20) + 512 * 37];
     let mut random = Random(seed);
     for piece in 0..24 {
