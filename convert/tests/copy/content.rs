@@ -287,6 +287,49 @@ fn qcow2_rs_and_imago_read_what_we_write() {
     }
 }
 
+#[test]
+fn qcow2_rs_imago_and_7_zip_read_grains_that_were_moved() {
+    if !have_qemu_img() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    mixed(&raw, (24 << 20) + 512 * 9);
+    let expected = std::fs::read(&raw).unwrap();
+    let source = TestSource::stream(&vmdk(&raw, "streamOptimized"));
+    for trust in [false, true] {
+        let target = folder.path().join("out.qcow2");
+        convert(&source, &target, &qcow2(Compress::Keep { trust }, 65536)).unwrap();
+        assert!(by_imago(&target, expected.len()) == expected, "imago, trust {trust}");
+        assert!(
+            by_qcow2_rs(&target, expected.len()) == expected,
+            "qcow2-rs, trust {trust}"
+        );
+        match by_7_zip(&target) {
+            Some(found) => assert!(found == expected, "7-Zip, trust {trust}"),
+            None => println!("SKIP: 7-Zip is not installed"),
+        }
+        std::fs::remove_file(&target).unwrap();
+    }
+}
+
+/// What 7-Zip unpacks of the image; `None` where it is not installed.
+fn by_7_zip(path: &Path) -> Option<Vec<u8>> {
+    let output = ["7z", "7zz", "7za"].iter().find_map(|program| {
+        std::process::Command::new(program)
+            .args(["x", "-tqcow", "-so"])
+            .arg(path)
+            .output()
+            .ok()
+    })?;
+    assert!(
+        output.status.success(),
+        "7-Zip: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(output.stdout)
+}
+
 fn by_imago(path: &Path, length: usize) -> Vec<u8> {
     use imago::{FormatAccess, FormatDriverBuilder as _};
     let image = imago::qcow2::Qcow2::<imago::file::File>::builder_path(path)
