@@ -230,7 +230,8 @@ fn genuine(zoo: &mut Zoo<'_>, samples: &Path) {
         zoo.add(&name.replace('/', "-"), file, good, None, &[hot]);
     }
     let body = read_xz(&samples.join("osv-scalibr/valid-ext-exfat-fat32-ntfs.vmdk.xz"));
-    zoo.add("osv-scalibr", "body.vmdk", body, None, &[21 * 512..64 * 512]);
+    let tables = 21 * 512..64 * 512;
+    zoo.add("osv-scalibr", "body.vmdk", body, None, &[tables]);
     // Directory, tables and the journal's header, where the genuine file has them.
     let body = read_gz(&samples.join("dissect/sesparse.vmdk.gz"));
     let (directory, tables) = (0x1000 * 512, 0x1800 * 512);

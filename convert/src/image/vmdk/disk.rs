@@ -11,7 +11,8 @@ use crate::image::notes::Notes;
 use crate::image::{ImageError, ImageErrorKind};
 
 use super::context::Context;
-use super::link::{Body, Link, Opener};
+use super::link::{Body, Link};
+use super::opener::Opener;
 
 /// Inflated grains kept for readers that read less than a grain at a time.
 const CACHED_GRAINS: usize = 16;
