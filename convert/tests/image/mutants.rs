@@ -41,6 +41,8 @@ pub(crate) struct Target {
     good: Vec<u8>,
     /// Where the metadata is; half of the damage goes there.
     hot: Vec<Range<usize>>,
+    /// A text takes more harm from words than from bits.
+    text: bool,
     touched: Vec<Range<usize>>,
     cut: Option<usize>,
 }
@@ -59,7 +61,8 @@ impl Target {
             };
             let at = area.start + random.below(area.len());
             let from = random.below(self.good.len());
-            let mut bytes = match random.below(8) {
+            let words = self.text && random.below(2) == 0;
+            let mut bytes = match if words { 7 } else { random.below(8) } {
                 0 => vec![self.good[at] ^ (1 << random.below(8))],
                 1 => vec![random.next().to_le_bytes()[0]],
                 2 => vec![0xff; 4],
@@ -125,14 +128,19 @@ impl Zoo<'_> {
             None => Top::Disk(victim.clone()),
         };
         let ends = [0..good.len().min(4096), good.len().saturating_sub(4096)..good.len()];
+        let text = good.starts_with(b"#");
+        let starts = |index: &usize| text && b" \n=".contains(&good[index - 1]);
+        let words = (1..good.len()).filter(starts).map(|index| index..index + 1);
+        let hot = ends.iter().chain(hot).cloned().chain(words).collect();
         self.targets.push(Target {
             name: name.to_owned(),
             home: home.clone(),
             top,
             rounds: ROUNDS,
             victim: File::options().write(true).open(&victim).expect("victim"),
+            hot,
+            text,
             good,
-            hot: ends.iter().chain(hot).cloned().collect(),
             touched: Vec::new(),
             cut: None,
         });
