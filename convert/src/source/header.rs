@@ -5,6 +5,7 @@
 use super::{DiskPlace, ImportOptions};
 use crate::image::gate::{Gate, Opened};
 use crate::image::vmdk::descriptor::{Descriptor, ExtentType, MAX_TEXT, looks_like_descriptor};
+use crate::image::vmdk::parent;
 use crate::image::{ImageError, ImageErrorKind};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -239,14 +240,9 @@ fn follow(
             // It is there; what is wrong with it the reader says.
             break;
         };
-        if below.cid != Some(descriptor.parent_cid) && header.parent_changed.is_none() && !options.ignore_cid_mismatch {
-            header.parent_changed = Some(format!(
-                "{}: parentCID {:08x}, {} has CID {}",
-                child.path.display(),
-                descriptor.parent_cid,
-                hint.text,
-                below.cid.map_or("absent".to_owned(), |cid| format!("{cid:08x}"))
-            ));
+        let fits = parent::check((&child.path, &descriptor), (&parent.path, Some(&below)));
+        if let (Err(error), false, None) = (fits, options.ignore_cid_mismatch, &header.parent_changed) {
+            header.parent_changed = Some(error.to_string());
         }
         header.depth += 1;
         seen.push(parent.identity);

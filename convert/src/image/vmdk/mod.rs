@@ -14,7 +14,7 @@ mod line;
 mod link;
 pub mod marker;
 mod opener;
-mod parent;
+pub(crate) mod parent;
 mod seen;
 mod sesparse;
 mod sparse;
