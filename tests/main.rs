@@ -23,6 +23,7 @@ mod measure;
 mod piped;
 #[cfg(test)]
 mod prove;
+#[cfg(test)]
 mod reach;
 #[cfg(test)]
 mod util;
