@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """How long `esxodus assess` takes for an estate, and how its memory grows with the number of guests.
 
-usage: bench-assess.py [--guests N] [--rounds N] [--folder DIR] [--json FILE]
+usage: bench-assess.py [--guests N] [--rounds N] [--folder DIR] [--json FILE] [--most-seconds S] [--most-growth X]
 
 Makes N guests (default 5000) as folders of a VMX file of about 90 lines, a snapshot list, and a disk with descriptor and
 extent (sparse files), assesses them from disk, and a tenth of them beside it. Printed: the median wall time, guests a second,
 and peak resident memory of both, so that growth shows. The files are in the page cache after the first, uncounted round: what
 is measured is the program and the kernel's file system, not the disk.
+
+Ends with 1 where the median is above --most-seconds (3), or where ten times the guests take more than --most-growth (8) times the
+memory: rows are kept, descriptions are not.
 """
 import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
 
@@ -102,6 +105,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", default=None, help="where the estate is made (default: the system's temporary folder)")
     parser.add_argument("--json", default=None)
+    parser.add_argument("--most-seconds", type=float, default=3.0)
+    parser.add_argument("--most-growth", type=float, default=8.0)
     args = parser.parse_args()
     rows = []
     for guests in (max(args.guests // 10, 1), args.guests):
@@ -117,6 +122,12 @@ def main():
     if args.json:
         with open(args.json, "w") as out:
             json.dump(rows, out, indent=1)
+    small, large = rows
+    growth = large["peak_mib"] / small["peak_mib"]
+    print(f"allowed: {args.most_seconds:.2f} s median, {args.most_growth:.1f} times the memory for ten times the guests; "
+          f"found: {large['seconds']:.2f} s, {growth:.1f} times", flush=True)
+    if large["seconds"] > args.most_seconds or growth > args.most_growth:
+        sys.exit(1)
 
 if __name__ == "__main__":
     main()

@@ -151,3 +151,191 @@ fn a_truncated_export_is_salvaged_only_on_request() {
         run_expecting(0, &["verify", s(&out), "--against", s(&disk), "--salvage"]);
     }
 }
+
+/// What a look inside of a Linux guest would leave, with or without virtio in its initramfs.
+fn looked_inside(out: &Path, ready: bool) {
+    let facts = serde_json::json!({"systems": [{
+        "device": "vda1", "kind": "linux", "name": "Debian GNU/Linux 12", "id": "debian", "version": "12",
+        "kernels": [{"version": "6.1.0-42-amd64", "initramfs": "/boot/initrd.img-6.1.0-42-amd64", "boots_virtio_blk": ready,
+                     "boots_virtio_scsi": ready}],
+    }]});
+    std::fs::write(out.join("deep.json"), facts.to_string()).unwrap();
+}
+
+#[test]
+fn the_definitions_take_virtio_only_where_the_guest_is_known_to_drive_it() {
+    let dir = tempfile::tempdir().unwrap();
+    vmdk(dir.path(), "boot", "monolithicSparse", 2);
+    // The source declares a Linux: that alone proves no driver.
+    let machine = vmx(dir.path(), "web01", &["boot.vmdk"]);
+    let out = dir.path().join("out");
+    let config = || std::fs::read_to_string(out.join("targets/proxmox.conf")).unwrap();
+    let accounted = || {
+        let text = std::fs::read_to_string(out.join("accounting.json")).unwrap();
+        let accounting: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let keys = accounting["keys"].as_array().unwrap();
+        let key = keys.iter().find(|key| key["key"] == "scsi0:0.fileName").unwrap();
+        key["targets"]["proxmox"].as_str().unwrap().to_owned()
+    };
+    let json = json_expecting(0, &["convert", s(&machine), "-o", s(&out)]);
+    assert_eq!(json["hardware"]["virtio"], false, "{}", json["hardware"]);
+    assert!(
+        json["hardware"]["why"].as_str().unwrap().contains("esxodus fixup"),
+        "{}",
+        json["hardware"]
+    );
+    assert!(
+        config().contains("\nsata0: ") && config().contains("net0: vmxnet3="),
+        "{}",
+        config()
+    );
+    assert_eq!(accounted(), "sata0:");
+
+    for (ready, disk, nic) in [(false, "sata0:", "net0: vmxnet3="), (true, "scsi0:", "net0: virtio=")] {
+        looked_inside(&out, ready);
+        let json = json_expecting(0, &["convert", s(&machine), "-o", s(&out), "--resume"]);
+        assert_eq!(json["hardware"]["virtio"], ready, "{}", json["hardware"]);
+        assert!(
+            config().contains(&format!("\n{disk} ")) && config().contains(nic),
+            "{}",
+            config()
+        );
+        assert_eq!(accounted(), disk);
+    }
+}
+
+#[test]
+fn a_map_places_networks_and_disks_and_what_it_lacks_is_said_with_what_to_add() {
+    let dir = tempfile::tempdir().unwrap();
+    vmdk(dir.path(), "boot", "monolithicSparse", 2);
+    let machine = vmx(dir.path(), "web01", &["boot.vmdk"]);
+    let (out, map) = (dir.path().join("out"), dir.path().join("map.toml"));
+    let convert = |code: i32, more: &[&str]| {
+        let mut args = vec![
+            "convert",
+            s(&machine),
+            "-o",
+            s(&out),
+            "--resume",
+            "--map",
+            s(&map),
+            "--target",
+            "proxmox,libvirt",
+        ];
+        args.extend_from_slice(more);
+        run_expecting(code, &args)
+    };
+    std::fs::write(&map, "[networks.DMZ]\nbridge = \"vmbr9\"\n").unwrap();
+    let (_, stderr) = convert(2, &[]);
+    assert!(
+        stderr.contains("[networks.\"VM Network\"]") && stderr.contains("bridge ="),
+        "{stderr}"
+    );
+    std::fs::write(&map, "[networks.\"VM Network\"]\nbrigde = \"vmbr7\"\n").unwrap();
+    let (_, stderr) = convert(2, &[]);
+    assert!(stderr.contains("map.toml") && stderr.contains("brigde"), "{stderr}");
+    let good = "[networks.\"VM Network\"]\nbridge = \"vmbr7\"\nvlan = 42\n[guests.web01]\nname = \"web-new\"\nstorage = \"ceph\"\n";
+    std::fs::write(&map, good).unwrap();
+    let (stdout, _) = convert(
+        0,
+        &["--json", "--suppress", "nic.vlan-untagged=the bridge is in the VLAN"],
+    );
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let findings = json["findings"].as_array().unwrap();
+    let untagged = findings
+        .iter()
+        .find(|finding| finding["id"] == "nic.vlan-untagged")
+        .unwrap();
+    assert_eq!(untagged["suppressed"], "the bridge is in the VLAN");
+    assert!(findings.iter().all(|finding| finding["id"] != "nic.network-default"));
+    let config = std::fs::read_to_string(out.join("targets/proxmox.conf")).unwrap();
+    for line in ["name: web-new", "bridge=vmbr7,tag=42", ": ceph:vm-100-disk-0,"] {
+        assert!(config.contains(line), "{line}\n{config}");
+    }
+    assert!(!out.join("targets/qemu.sh").exists());
+    let accounting = std::fs::read_to_string(out.join("accounting.json")).unwrap();
+    assert!(accounting.contains("bridge=vmbr7,tag=42") && accounting.contains("name: web-new"));
+    // Without a map the defaults are a warning, which may be suppressed as any other.
+    let out = dir.path().join("plain");
+    let json = json_expecting(
+        0,
+        &[
+            "convert",
+            s(&machine),
+            "-o",
+            s(&out),
+            "--suppress",
+            "nic.network-default=a lab",
+        ],
+    );
+    let findings = json["findings"].as_array().unwrap();
+    let default = findings
+        .iter()
+        .find(|finding| finding["id"] == "nic.network-default")
+        .unwrap();
+    assert_eq!(default["suppressed"], "a lab");
+}
+
+#[test]
+fn an_estate_is_set_beside_a_map_and_the_targets_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    vmdk(dir.path(), "boot", "monolithicSparse", 2);
+    vmx(dir.path(), "web01", &["boot.vmdk"]);
+    let estate = dir.path().join("estate");
+    std::fs::create_dir(&estate).unwrap();
+    for name in ["boot.vmdk", "web01.vmx"] {
+        std::fs::rename(dir.path().join(name), estate.join(name)).unwrap();
+    }
+    let (map, hosts) = (dir.path().join("map.toml"), dir.path().join("hosts.toml"));
+    std::fs::write(&map, "[networks.DMZ]\nbridge = \"vmbr9\"\n").unwrap();
+    let json = json_expecting(1, &["assess", s(&estate), "--map", s(&map), "--target", "proxmox"]);
+    let findings = json["guests"][0]["findings"].as_array().unwrap();
+    let unmapped = findings
+        .iter()
+        .find(|finding| finding["id"] == "nic.network-unmapped")
+        .unwrap();
+    assert!(
+        unmapped["evidence"]
+            .as_str()
+            .unwrap()
+            .contains("[networks.\"VM Network\"] bridge"),
+        "{unmapped}"
+    );
+    std::fs::write(&map, "[networks.\"VM Network\"]\nbridge = \"vmbr9\"\n").unwrap();
+    run_expecting(0, &["assess", s(&estate), "--map", s(&map), "--target", "proxmox"]);
+
+    let host = |product: &str| {
+        format!(
+            "[[host]]\nname = \"pve1\"\nproduct = \"{product}\"\nversion = \"9.1\"\nlogical_cpus = 64\nmemory_gib = 512\n"
+        )
+    };
+    std::fs::write(&hosts, host("Proxmox")).unwrap();
+    let (_, stderr) = run_expecting(2, &["assess", s(&estate), "--target-host", s(&hosts)]);
+    assert!(
+        stderr.contains("hosts.toml:1") && stderr.contains("\"Proxmox VE\""),
+        "{stderr}"
+    );
+    std::fs::write(&hosts, host("Proxmox VE")).unwrap();
+    let (html, csv) = (dir.path().join("a.html"), dir.path().join("a.csv"));
+    let json = json_expecting(
+        0,
+        &[
+            "assess",
+            s(&estate),
+            "--target-host",
+            s(&hosts),
+            "--html",
+            s(&html),
+            "--csv",
+            s(&csv),
+        ],
+    );
+    assert_eq!(json["hosts"][0]["name"], "pve1");
+    assert!(
+        json["hosts"][0]["limits"]
+            .as_array()
+            .is_some_and(|limits| !limits.is_empty())
+    );
+    assert!(std::fs::read_to_string(&html).unwrap().contains("pve1"));
+    assert!(std::fs::read_to_string(&csv).unwrap().contains("web01"));
+}

@@ -169,6 +169,15 @@ fn hosts_come_from_a_file_and_are_compared_within_their_scope_and_version() {
     assert_eq!(beside[1].effect, LimitEffect::Fits);
     let wrong = limits::hosts_from_toml("hosts.toml", &file.replace("memory_gib = 1024", "memory = 1"));
     assert!(wrong.expect_err("refused").to_string().starts_with("hosts.toml:12: "));
+    // A product that the limits spell otherwise would be compared with nothing.
+    let wrong = limits::hosts_from_toml("hosts.toml", &file.replace("VMware ESXi", "ESXi"));
+    let message = wrong.expect_err("refused").to_string();
+    assert!(
+        message.starts_with("hosts.toml:7: ")
+            && message.contains("\"VMware ESXi\" (version ")
+            && message.contains("Proxmox VE"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,16 +1,14 @@
-//! The step that copies: disks, manifest, machine definitions.
+//! The step that copies: disks and manifest.
 
 use super::folder::RunFolder;
 use super::source::Opened;
 use crate::cli::Context;
 use crate::cli::options::{CompressWish, CopyArgs, FormatWish, PreallocationWish, ReflinkWish};
-use anyhow::Context as _;
 use convert::copy::{
     Compress, CopyOptions, DiskJob, Preallocation, Reflink, TargetFormat, VerifyOptions, VerifyOutcome,
 };
 use convert::image::map::DiskSource;
-use convert::targets::{NetworkMap, Target, TargetContext, TargetDisk};
-use reports::schema::{Finding, Manifest, Stamp};
+use reports::schema::{Manifest, Stamp};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -227,63 +225,6 @@ fn relative(folder: &RunFolder, file: &Path) -> String {
         .join(file.file_name().unwrap_or_default())
         .display()
         .to_string()
-}
-
-/// Writes the machine definitions named in `which` (`all`, `none`, or names).
-///
-/// # Errors
-/// A network that the map lacks, a limit of the target, I/O.
-pub(crate) fn targets(
-    opened: &Opened,
-    manifest: &Manifest,
-    folder: &RunFolder,
-    which: &[String],
-    map: Option<&Path>,
-) -> anyhow::Result<(Vec<PathBuf>, Vec<Finding>)> {
-    let which = parse_targets(which)?;
-    if which.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let map = map
-        .map(|path| {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read the map {}", path.display()))?;
-            NetworkMap::parse(&text).with_context(|| format!("the map {} is wrong", path.display()))
-        })
-        .transpose()?;
-    let target = TargetContext {
-        disks: manifest
-            .disks
-            .iter()
-            .map(|disk| TargetDisk {
-                path: PathBuf::from(&disk.file),
-                format: disk.format.clone(),
-                virtual_bytes: disk.virtual_bytes,
-            })
-            .collect(),
-        map,
-        virtio_proven: opened.imported.machine.os.family == convert::machine::OsFamily::Linux,
-    };
-    let machine = &opened.imported.machine;
-    let written = convert::targets::write_all(machine, &target, folder.root(), &which)?;
-    Ok((written, convert::targets::default_findings(machine, &target)))
-}
-
-fn parse_targets(names: &[String]) -> anyhow::Result<Vec<Target>> {
-    let mut which = Vec::new();
-    for name in names {
-        match name.as_str() {
-            "all" => which.extend([Target::Proxmox, Target::Libvirt, Target::Qemu, Target::Kubevirt]),
-            "none" => {}
-            "proxmox" => which.push(Target::Proxmox),
-            "libvirt" => which.push(Target::Libvirt),
-            "qemu" => which.push(Target::Qemu),
-            "kubevirt" => which.push(Target::Kubevirt),
-            other => anyhow::bail!("--target {other}: write all, none, proxmox, libvirt, qemu or kubevirt"),
-        }
-    }
-    which.dedup();
-    Ok(which)
 }
 
 /// Verifies every disk of the manifest again, and against the source where it is given.

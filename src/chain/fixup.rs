@@ -1,7 +1,8 @@
 //! The step that makes the converted guest ready for KVM, and the manifest that says so.
 
 use super::folder::RunFolder;
-use super::{measure, prove, source};
+use super::targets::{self, Written};
+use super::{drivers, measure, prove, source};
 use crate::cli::Context;
 use crate::cli::options::{EngineArgs, SourceOptions};
 use anyhow::Context as _;
@@ -186,6 +187,32 @@ pub(crate) fn fixup(
         "changed by fixup after the conversion; fixup.json says how",
     )?;
     Ok(outcome)
+}
+
+/// Looks into the disks as they are now where nobody did, and writes the machine definitions anew where that changes their hardware.
+/// A guest that can't be looked into keeps the definitions that need no driver of it.
+///
+/// # Errors
+/// The definitions can't be written; stopped.
+pub(crate) fn renew_targets(
+    context: &Context,
+    folder: &RunFolder,
+    engine: &EngineArgs,
+    options: &FixupOptions,
+) -> anyhow::Result<Option<Written>> {
+    if !folder.has(RunFolder::TARGETS) {
+        return Ok(None);
+    }
+    let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
+    if !drivers::looked_inside(folder, &manifest)
+        && let Err(error) = look_into_converted(context, folder, engine, options)
+    {
+        if context.cancelled() {
+            return Err(error);
+        }
+        context.say(&format!("whether the guest drives virtio is not known: {error:#}"));
+    }
+    targets::renew(folder)
 }
 
 /// Takes back what fix-ups changed since the last undo.

@@ -26,6 +26,7 @@ impl RunFolder {
     pub(crate) const FIXUP: &'static str = "fixup.json";
     pub(crate) const DEEP: &'static str = "deep.json";
     pub(crate) const FACTS: &'static str = "facts.json";
+    pub(crate) const TARGETS: &'static str = "targets.json";
     pub(crate) const STEPS: &'static str = "steps.json";
 
     /// Makes the folder, or takes an existing one: an empty one always, one with a run in it only with `resume`.

@@ -3,11 +3,12 @@
 //! A step is left as it is ("reused") where an earlier run of the same source and options finished it and its files are
 //! still there. The fingerprint of the source (files, lengths, times) and the options decides, not the clock.
 
+use super::drivers::{self, Drivers};
 use super::folder::RunFolder;
 use super::measure;
 use super::prove::{self, ProofWish};
 use super::source::{self, Opened};
-use super::{copy, fixup, gather};
+use super::{copy, fixup, gather, targets};
 use crate::cli::Context;
 use crate::cli::options::{CopyArgs, EngineArgs, SourceOptions};
 use anyhow::bail;
@@ -258,19 +259,28 @@ fn chain(
     let map = wish.map.as_ref().map(std::fs::read_to_string).transpose()?;
     run.step(
         "targets",
-        &format!("{disks_print};{:?};{map:?}", wish.targets),
+        &format!(
+            "{disks_print};{:?};{map:?};{:?}",
+            wish.targets,
+            drivers::known(&run.folder, &manifest)?
+        ),
         &[],
         |folder| {
-            let (written, more) = copy::targets(opened, &manifest, folder, &wish.targets, wish.map.as_deref())?;
+            let machine = &opened.imported.machine;
+            let mut written = targets::write(machine, &manifest, folder, &wish.targets, wish.map.as_deref())?;
+            let reasons = wish.source.suppress.iter().cloned().collect();
+            convert::preflight::suppress(&mut written.findings, &reasons);
             let mut findings = opened.findings();
-            findings.extend(more);
+            findings.append(&mut written.findings);
             folder.write(RunFolder::FINDINGS, &findings)?;
-            let names: Vec<_> = written
-                .iter()
-                .filter_map(|path| path.file_name())
-                .map(|name| name.to_string_lossy())
-                .collect();
-            Ok((true, format!("wrote {}", names.join(", "))))
+            let hardware = written.drivers.as_ref().map(Drivers::words);
+            Ok((
+                true,
+                hardware.map_or_else(
+                    || file_names(&written.files),
+                    |words| format!("{}; {words}", file_names(&written.files)),
+                ),
+            ))
         },
     )?;
     let budget = wish.bench_budget;
@@ -314,6 +324,12 @@ fn chain(
         }
         Ok(proof_answer(&outcome.record))
     })?;
+    // The boot may have shown what no look inside could.
+    if let Some(written) = targets::renew(&run.folder)?
+        && let Some(drivers) = &written.drivers
+    {
+        context.say(&format!("{}: {}", file_names(&written.files), drivers.words()));
+    }
     // Measuring happened inside the proof's boot: its time is shown as its own.
     if let (Some((seconds, _)), Some(step)) = (&measured, run.steps.last_mut()) {
         step.seconds = (step.seconds - seconds).max(0.0);
@@ -362,12 +378,36 @@ fn fix_up(
             Err(error) => Ok((false, format!("{error:#}"))),
         }
     })?;
+    // A proof looks inside anyway; without one the definitions would not be known to be for the fixed-up guest.
+    if !wish.prove && !drivers::looked_inside(&run.folder, manifest) {
+        let options = fixup::FixupOptions::default();
+        if let Err(error) = fixup::look_into_converted(context, &run.folder, &wish.engine, &options) {
+            if context.cancelled() {
+                return Err(error);
+            }
+            context.say(&format!("whether the guest drives virtio is not known: {error:#}"));
+        }
+    }
     let after = self::disks_print(&run.folder, manifest);
     if before != after {
         run.state.fixed = Some(DisksFixed { before, after });
         run.folder.write(STATE, &run.state)?;
     }
     Ok(())
+}
+
+/// For people.
+fn file_names(files: &[PathBuf]) -> String {
+    let names: Vec<_> = files
+        .iter()
+        .filter_map(|path| path.file_name())
+        .map(|name| name.to_string_lossy())
+        .collect();
+    if names.is_empty() {
+        "nothing asked for".to_owned()
+    } else {
+        format!("wrote {}", names.join(", "))
+    }
 }
 
 fn inspect(context: &Context, folder: &RunFolder, opened: &Opened) -> anyhow::Result<Answer> {

@@ -3,6 +3,7 @@
 //! It lives in the root package because only this package may depend on all the others.
 
 pub(crate) mod copy;
+pub(crate) mod drivers;
 pub(crate) mod fixup;
 mod folder;
 pub(crate) mod gather;
@@ -13,6 +14,7 @@ pub(crate) mod numbers;
 pub(crate) mod prove;
 pub(crate) mod source;
 pub(crate) mod stream;
+pub(crate) mod targets;
 
 pub(crate) use folder::RunFolder;
 pub(crate) use gather::write_record;

@@ -2,7 +2,7 @@
 
 use super::options::{parse_size, parse_suppression};
 use super::{Context, Outcome};
-use crate::chain::numbers;
+use crate::chain::{numbers, targets};
 use crate::terminal::{bytes, table};
 use anyhow::Context as _;
 use convert::assess::{AssessOptions, assess};
@@ -22,6 +22,7 @@ Examples:
   esxodus assess /mnt/datastore1
   esxodus assess /mnt/datastore1 RVTools_export.xlsx --html estate.html --csv estate.csv
   esxodus assess /mnt/datastore1 --target-host hosts.toml --rate 400M
+  esxodus assess /mnt/datastore1 --map map.toml --target proxmox    what the map lacks, for all guests at once
   esxodus assess web01/web01.vmx --json | jq '.guests[].verdict'
 
 A host file:
@@ -50,6 +51,18 @@ pub(crate) struct Args {
     /// Hosts of the target (TOML): each is set beside its product's limits, and each guest beside it.
     #[arg(long, value_name = "FILE")]
     target_host: Option<PathBuf>,
+    /// Map of networks and storages (TOML): guests with a network or datastore that it lacks are blocked, with what to add.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+    /// Targets that the map is for: all, proxmox, libvirt, qemu, kubevirt.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "all",
+        requires = "map"
+    )]
+    target: Vec<String>,
     /// Rate of the copy a second, for example 110M (one 1 Gbit/s link) or 1G.
     #[arg(long, value_name = "RATE", default_value = "100M", value_parser = parse_size)]
     rate: u64,
@@ -84,7 +97,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         anyhow::ensure!(source.exists(), "{} is not there", source.display());
     }
     let hosts = hosts(args)?;
-    let options = options(args, &hosts);
+    let options = options(args, &hosts)?;
     let mut tally = EstateTally::new(&hosts);
     let spinner = context.bars.spinner("assessing");
     let started = Instant::now();
@@ -145,14 +158,18 @@ fn hosts(args: &Args) -> anyhow::Result<Vec<HostNumbers>> {
     Ok(hosts)
 }
 
-fn options(args: &Args, hosts: &[HostNumbers]) -> AssessOptions {
+fn options(args: &Args, hosts: &[HostNumbers]) -> anyhow::Result<AssessOptions> {
     let defaults = AssessOptions::default();
     let fleet: Vec<(u32, u64)> = hosts
         .iter()
         .map(|host| (host.logical_cpus, host.memory_gib.saturating_mul(1024)))
         .collect();
     let smallest = fleet.iter().min_by_key(|(cpus, memory)| (*memory, *cpus)).copied();
-    AssessOptions {
+    let map = args.map.as_deref().map(targets::read_map).transpose()?;
+    Ok(AssessOptions {
+        map: map
+            .map(|(_, map)| anyhow::Ok((map, targets::parse(&args.target)?)))
+            .transpose()?,
         import: ImportOptions {
             allow: args.allow_path.clone(),
             suppress: args.suppress.iter().cloned().collect(),
@@ -172,7 +189,7 @@ fn options(args: &Args, hosts: &[HostNumbers]) -> AssessOptions {
         vcpus_per_core: args.vcpus_per_cpu,
         copy_bytes_per_second: args.rate,
         fleet,
-    }
+    })
 }
 
 fn verdict(guest: &EstateGuest) -> &'static str {

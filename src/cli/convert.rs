@@ -5,6 +5,7 @@ use super::{Context, Outcome};
 use crate::chain::source::Opened;
 use crate::chain::{self, RunFolder};
 use crate::terminal::bytes;
+use convert::preflight;
 use reports::schema::{Finding, Manifest};
 use std::path::PathBuf;
 
@@ -106,11 +107,18 @@ fn finish(
     manifest: &Manifest,
     mut findings: Vec<Finding>,
 ) -> anyhow::Result<Outcome> {
-    let (written, more) = chain::copy::targets(opened, manifest, folder, &args.target, args.map.as_deref())?;
-    findings.extend(more);
+    let machine = &opened.imported.machine;
+    let mut written = chain::targets::write(machine, manifest, folder, &args.target, args.map.as_deref())?;
+    preflight::suppress(&mut written.findings, &args.source.suppress.iter().cloned().collect());
+    findings.append(&mut written.findings);
     folder.write(RunFolder::FINDINGS, &findings)?;
-    let result =
-        serde_json::json!({ "folder": folder.root(), "manifest": manifest, "targets": written, "findings": findings });
+    let result = serde_json::json!({
+        "folder": folder.root(),
+        "manifest": manifest,
+        "targets": written.files,
+        "hardware": written.drivers,
+        "findings": findings,
+    });
     context.print(&result, || {
         let rows = manifest.disks.iter().map(|disk| {
             vec![
@@ -142,8 +150,11 @@ fn finish(
                 text.push_str(&format!("\n{}: {note}", disk.name));
             }
         }
-        for path in &written {
+        for path in &written.files {
             text.push_str(&format!("\nwrote {}", path.display()));
+        }
+        if let Some(drivers) = &written.drivers {
+            text.push_str(&format!("\n{}", drivers.words()));
         }
         text
     })?;

@@ -48,6 +48,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     } else {
         chain::fixup::fixup(context, &folder, &args.engine, &options)?
     };
+    let renewed = if options.dry_run {
+        None
+    } else {
+        chain::fixup::renew_targets(context, &folder, &args.engine, &options)?
+    };
     context.print(&outcome, || {
         let mut text = String::new();
         for change in &outcome.changes {
@@ -65,6 +70,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         }
         if outcome.changes.is_empty() {
             text.push_str("nothing to change\n");
+        }
+        if let Some(drivers) = renewed.and_then(|written| written.drivers) {
+            text.push_str(&format!("{}\n", drivers.words()));
         }
         text
     })?;

@@ -58,10 +58,12 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 limit.kind.as_str().to_owned(),
                 limit.confidence.as_str().to_owned(),
                 limit.source.clone(),
+                limit.retrieved.clone(),
+                limit.note.clone().unwrap_or_default(),
             ]
         });
         let header = [
-            "product", "version", "scope", "limit", "value", "kind", "conf.", "source",
+            "product", "version", "scope", "limit", "value", "kind", "conf.", "source", "read on", "note",
         ];
         let mut text = crate::terminal::table(&header, rows).to_string();
         let aspects: BTreeSet<&str> = comparison.iter().map(|row| row.aspect.as_str()).collect();
@@ -71,11 +73,25 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 vec![
                     row.aspect.clone(),
                     row.product.clone(),
-                    row.stated.clone().unwrap_or_else(|| "-".to_owned()),
+                    row.stated.clone().unwrap_or_else(|| "not handed down".to_owned()),
+                    row.confirmed.clone().unwrap_or_else(|| "nothing to confirm".to_owned()),
                     row.found.clone(),
+                    row.confidence.as_str().to_owned(),
+                    row.source.clone(),
+                    row.retrieved.clone(),
                 ]
             });
-            text.push_str(&crate::terminal::table(&["aspect", "product", "stated", "other sources"], rows).to_string());
+            let header = [
+                "aspect",
+                "product",
+                "stated",
+                "confirmed",
+                "other sources",
+                "conf.",
+                "source",
+                "read on",
+            ];
+            text.push_str(&crate::terminal::table(&header, rows).to_string());
         }
         text
     })?;

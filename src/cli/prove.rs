@@ -4,6 +4,7 @@ use super::options::{EngineArgs, SourceOptions};
 use super::{Context, Outcome};
 use crate::chain::RunFolder;
 use crate::chain::prove::{self, ProofWish};
+use crate::chain::targets;
 use clap::ValueEnum;
 use reports::schema::{ProofRecord, ProofVerdict, Suite};
 use runner::proof::DiskCheck;
@@ -86,6 +87,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 "-o is for sources: the evidence of a run folder stays in it"
             );
             let outcome = prove::converted(context, &folder, &args.engine, &wish)?;
+            if let Some(drivers) = targets::renew(&folder)?.and_then(|written| written.drivers) {
+                context.say(&drivers.words());
+            }
             (folder.root().to_owned(), outcome)
         }
         Err(no_run_folder) => {

@@ -105,8 +105,8 @@ const TABLE: &[Row] = &[
     ),
     (
         "numa.*",
-        Approximated,
-        "kept in the machine; the target decides by itself",
+        DroppedHarmless,
+        "how ESXi places the guest; the target decides by itself",
     ),
     (
         "sched.cpu.min",
@@ -194,7 +194,11 @@ const TABLE: &[Row] = &[
         "changed block tracking of VMware ends",
     ),
     ("*:#.redo", DroppedHarmless, "empty redo name"),
-    ("*:#.writethrough", Approximated, "cache mode of the target"),
+    (
+        "*:#.writethrough",
+        DroppedWarning,
+        "no write was cached by VMware; set cache=writethrough on the target",
+    ),
     (
         "*:#.startconnected",
         Approximated,
@@ -270,10 +274,21 @@ const TABLE: &[Row] = &[
     ("ethernet#.*", DroppedHarmless, HARMLESS),
     // other devices
     (
-        "serial#.*",
+        "serial#.present",
         Approximated,
-        "serial port; a socket where the target has no such backing",
+        "serial port, as a socket or terminal of the target",
     ),
+    (
+        "serial#.filename",
+        DroppedWarning,
+        "what the port was connected to; the target gives it a socket or terminal",
+    ),
+    (
+        "serial#.vspc",
+        DroppedWarning,
+        "the concentrator that the port was connected to; the target gives it a socket or terminal",
+    ),
+    ("serial#.*", DroppedHarmless, "how VMware drives the port"),
     ("parallel#.*", DroppedWarning, "parallel port"),
     ("usb.autoconnect.*", DroppedWarning, "attached USB device"),
     ("usb.*", DroppedHarmless, "USB controller; the target has its own"),
@@ -281,11 +296,16 @@ const TABLE: &[Row] = &[
     ("usb_xhci.*", DroppedHarmless, "USB controller; the target has its own"),
     ("usb:#*", DroppedHarmless, "VMware's own USB devices"),
     ("sound.*", DroppedHarmless, "sound"),
-    ("svga.*", Approximated, "plain VGA"),
+    ("svga.present", Approximated, "plain VGA"),
+    (
+        "svga.*",
+        DroppedHarmless,
+        "memory and features of VMware's graphics card",
+    ),
     ("mks.*", DroppedHarmless, "console of VMware"),
     ("vga.*", DroppedHarmless, "console of VMware"),
     ("pcipassthru#.*", DroppedWarning, "device of the old host"),
-    ("pcibridge#.*", Approximated, "bridges of the target"),
+    ("pcibridge#.*", DroppedHarmless, "PCI bridges; the target has its own"),
     ("vmci#.*", DroppedHarmless, HARMLESS),
     ("hpet#.*", DroppedHarmless, HARMLESS),
     ("keyboard.*", DroppedHarmless, HARMLESS),
@@ -429,11 +449,26 @@ pub(crate) fn classify(lower: &str, value: &str, machine: &Machine) -> (KeyClass
         if !is_disk && matches!(class, Mapped) {
             return (DroppedHarmless, "a device that the machine doesn't have");
         }
+        if key.ends_with(".mode") && value.contains("nonpersistent") {
+            return (
+                Approximated,
+                "writes are lost when the guest is switched off, where the target can",
+            );
+        }
         if key.ends_with(".mode") && value.starts_with("independent") {
             return (DroppedWarning, "independent disk");
         }
         if key.ends_with(".sharing") && (off || value == "sharing-none") {
             return (DroppedHarmless, "not shared");
+        }
+        if key.ends_with(".sharing") && machine.disks.iter().any(|disk| disk.name() == space && disk.shared) {
+            return (
+                Approximated,
+                "several guests may write, where the target can; each of them has to be told",
+            );
+        }
+        if is_disk && key.ends_with(".startconnected") {
+            return (DroppedHarmless, "a disk is always connected");
         }
         if key.ends_with(".redo") && !value.is_empty() {
             return (DroppedWarning, "a redo log is named");
@@ -464,7 +499,9 @@ pub(crate) fn classify(lower: &str, value: &str, machine: &Machine) -> (KeyClass
         "sched.mem.max" if value.parse::<u64>().is_ok_and(|limit| limit >= machine.memory.mib) => {
             (DroppedHarmless, "no limit below the size")
         }
-        "vcpu.hotadd" | "mem.hotadd" | "vhv.enable" | "disk.enableuuid" if off => (Mapped, "off, as on the target"),
+        "vcpu.hotadd" | "vcpu.hotremove" | "mem.hotadd" | "vhv.enable" | "disk.enableuuid" if off => {
+            (Mapped, "off, as on the target")
+        }
         "ethernet#.virtualdev" if matches!(value.as_str(), "e1000" | "e1000e") => (Mapped, why),
         "ethernet#.address" | "ethernet#.generatedaddress" => {
             let index = space

@@ -8,6 +8,7 @@ mod sheet;
 
 use crate::machine::Machine;
 use crate::source::{ImportError, ImportOptions, open};
+use crate::targets::{NetworkMap, Target};
 use reports::schema::{EstateGuest, EstateReport, EstateRisk, EstateVerdict, Finding, Severity, Stamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ pub struct AssessOptions {
     pub import: ImportOptions,
     /// Most guests in a wave.
     pub wave_guests: usize,
+    /// The map that the targets will be written with, and these; absent: nothing is said of places.
+    pub map: Option<(NetworkMap, Vec<Target>)>,
     /// Logical CPUs of one target host.
     pub host_cores: u32,
     /// Memory that guests may use of one target host, in MiB.
@@ -37,6 +40,7 @@ impl Default for AssessOptions {
         Self {
             import: ImportOptions::default(),
             wave_guests: 20,
+            map: None,
             host_cores: 32,
             host_memory_mib: 512 * 1024,
             fleet: Vec::new(),
@@ -73,10 +77,26 @@ impl Rows<'_> {
         self.guests.push(guest);
     }
 
-    fn add_imported(&mut self, path: &Path, imported: &crate::source::Imported) {
+    fn add_imported(&mut self, path: &Path, imported: &crate::source::Imported, options: &AssessOptions) {
         self.pairs
             .see(self.guests.len(), &self.guests, &imported.machine, &imported.disks);
-        self.add(row(path, imported), Some(&imported.machine));
+        let mut row = row(path, imported);
+        if let Some((map, targets)) = &options.map {
+            for place in map.missing(&imported.machine, targets) {
+                let id = if place.is_network {
+                    "nic.network-unmapped"
+                } else {
+                    "target.storage-not-mapped"
+                };
+                let evidence = format!("{}; to add: {}", place.name, place.add.trim().replace('\n', " "));
+                add_finding(
+                    &mut row,
+                    crate::preflight::finding(id, evidence),
+                    &options.import.suppress,
+                );
+            }
+        }
+        self.add(row, Some(&imported.machine));
     }
 }
 
@@ -164,7 +184,7 @@ fn is_sheet(path: &Path) -> bool {
 
 fn one(path: &Path, options: &AssessOptions, rows: &mut Rows<'_>, cancel: &AtomicBool) {
     match open(path, &options.import) {
-        Ok(imported) => rows.add_imported(path, &imported),
+        Ok(imported) => rows.add_imported(path, &imported, options),
         // A vApp: a row for each of its guests.
         Err(ImportError::Ovf {
             source: crate::ovf::OvfError::SeveralSystems { names, asked: None },
@@ -179,7 +199,7 @@ fn one(path: &Path, options: &AssessOptions, rows: &mut Rows<'_>, cancel: &Atomi
                     ..options.import.clone()
                 };
                 match open(path, &import) {
-                    Ok(imported) => rows.add_imported(path, &imported),
+                    Ok(imported) => rows.add_imported(path, &imported, options),
                     Err(error) => rows.add(unreadable(path.display().to_string(), name, error.to_string()), None),
                 }
             }

@@ -61,7 +61,14 @@ pub fn build(file: &VmxFile, path: &Path) -> Result<(Machine, Vec<Notice>), VmxE
     }
     let (controllers, disks, removable) = storage(file, &mut notices);
     let nics = nics(file, &mut notices);
-    let boot_order = boot_order(file, &disks, &nics);
+    let boot_order = boot_order(
+        file.text("bios.hddOrder"),
+        file.text("bios.bootOrder")
+            .or_else(|| file.text("bios.bootDeviceClasses")),
+        &disks,
+        &nics,
+    );
+    let (serial, parallel) = (serial(file, &mut notices), parallel(file, &mut notices));
     let passthrough = file.spaces("pcipassthru").into_iter().map(str::to_owned).collect();
     let rtc_local = os.family == OsFamily::Windows;
     let machine = Machine {
@@ -80,8 +87,8 @@ pub fn build(file: &VmxFile, path: &Path) -> Result<(Machine, Vec<Notice>), VmxE
         disks,
         removable,
         nics,
-        serial: serial(file),
-        parallel: parallel(file),
+        serial,
+        parallel,
         usb: usb(file),
         sound: (file.flag("sound.present") == Some(true))
             .then(|| file.text("sound.virtualDev").unwrap_or("es1371").to_ascii_lowercase()),
@@ -288,14 +295,8 @@ fn storage(file: &VmxFile, notices: &mut Vec<Notice>) -> (Vec<Controller>, Vec<D
                     "vmx.present-missing",
                     format!("{space}.present is absent; kept"),
                 ));
-            } else if let Some(value) = file.text(&key("present"))
-                && file.flag(&key("present")).is_none()
-            {
-                notices.push(Notice::new(
-                    "vmx.present-missing",
-                    format!("{space}.present = \"{value}\"; kept"),
-                ));
             }
+            unreadable_present(file, space, notices);
             if is_cd || kind.ends_with("-raw") || kind == "scsi-passthru" {
                 let empty = |value: &str| {
                     value.eq_ignore_ascii_case("auto detect") || value.eq_ignore_ascii_case("emptyBackingString")
@@ -420,6 +421,16 @@ fn storage(file: &VmxFile, notices: &mut Vec<Notice>) -> (Vec<Controller>, Vec<D
     (controllers, disks, removable)
 }
 
+/// A device whose `present` is neither TRUE nor FALSE is kept, and that is said.
+fn unreadable_present(file: &VmxFile, space: &str, notices: &mut Vec<Notice>) -> bool {
+    let key = format!("{space}.present");
+    let Some(value) = file.text(&key).filter(|_| file.flag(&key).is_none()) else {
+        return false;
+    };
+    notices.push(Notice::new("vmx.present-missing", format!("{key} = \"{value}\"; kept")));
+    true
+}
+
 /// VMware writes -1 where no slot was given yet.
 fn slot(file: &VmxFile, space: &str) -> Option<u32> {
     file.number(&format!("{space}.pciSlotNumber"))
@@ -438,6 +449,7 @@ fn nics(file: &VmxFile, notices: &mut Vec<Notice>) -> Vec<Nic> {
                 format!("{space}.present is absent; kept"),
             ));
         }
+        unreadable_present(file, space, notices);
         let fixed = file.text(&key("address")).and_then(identity::normal_mac);
         let generated = file.text(&key("generatedAddress")).and_then(identity::normal_mac);
         let kind = file.text(&key("addressType")).map(str::to_ascii_lowercase);
@@ -490,20 +502,22 @@ fn nics(file: &VmxFile, notices: &mut Vec<Notice>) -> Vec<Nic> {
     found
 }
 
-/// Names from a space such as `serial0`, ordered by number, living ones that don't say `present = FALSE`.
-fn indexed<'a>(file: &'a VmxFile, prefix: &str) -> Vec<(u32, &'a str)> {
+/// Names from a space such as `serial0`, ordered by number, of ports that are there: without a word of `present` VMware has none.
+fn indexed<'a>(file: &'a VmxFile, prefix: &str, notices: &mut Vec<Notice>) -> Vec<(u32, &'a str)> {
     let mut found: Vec<(u32, &str)> = file
         .spaces(prefix)
         .into_iter()
         .filter_map(|space| Some((space.strip_prefix(prefix)?.parse().ok()?, space)))
-        .filter(|(_, space)| file.flag(&format!("{space}.present")) == Some(true))
+        .filter(|(_, space)| {
+            file.flag(&format!("{space}.present")) == Some(true) || unreadable_present(file, space, notices)
+        })
         .collect();
     found.sort_unstable();
     found
 }
 
-fn serial(file: &VmxFile) -> Vec<SerialPort> {
-    indexed(file, "serial")
+fn serial(file: &VmxFile, notices: &mut Vec<Notice>) -> Vec<SerialPort> {
+    indexed(file, "serial", notices)
         .into_iter()
         .map(|(index, space)| SerialPort {
             index,
@@ -516,8 +530,8 @@ fn serial(file: &VmxFile) -> Vec<SerialPort> {
         .collect()
 }
 
-fn parallel(file: &VmxFile) -> Vec<ParallelPort> {
-    indexed(file, "parallel")
+fn parallel(file: &VmxFile, notices: &mut Vec<Notice>) -> Vec<ParallelPort> {
+    indexed(file, "parallel", notices)
         .into_iter()
         .map(|(index, space)| ParallelPort {
             index,
@@ -550,37 +564,30 @@ fn usb(file: &VmxFile) -> Usb {
 }
 
 /// `bios.bootOrder = "hdd,cdrom,ethernet0"` and `bios.hddOrder = "scsi0:1"` as names of devices that are there. An empty
-/// CD drive never comes in: firmware that waits for it is a guest that doesn't boot.
-fn boot_order(file: &VmxFile, disks: &[Disk], nics: &[Nic]) -> Vec<String> {
+/// CD drive never comes in: firmware that waits for it is a guest that doesn't boot. Firmware goes on to the disk when the
+/// devices named have nothing to boot, unless the order says `only:`.
+pub(super) fn boot_order(hdd_order: Option<&str>, order: Option<&str>, disks: &[Disk], nics: &[Nic]) -> Vec<String> {
     let names: Vec<String> = disks.iter().map(Disk::name).collect();
     let present = |token: &str| names.iter().find(|name| name.eq_ignore_ascii_case(token)).cloned();
-    let preferred: Vec<String> = file
-        .text("bios.hddOrder")
+    let preferred: Vec<String> = hdd_order
         .unwrap_or_default()
         .split([',', ';'])
         .filter_map(|token| present(token.trim()))
         .collect();
-    let Some(order) = file
-        .text("bios.bootOrder")
-        .or_else(|| file.text("bios.bootDeviceClasses"))
-    else {
+    let Some(order) = order else {
         return preferred;
     };
+    let boot_disks = if preferred.is_empty() {
+        names.first().cloned().into_iter().collect()
+    } else {
+        preferred
+    };
+    let order = order.to_ascii_lowercase();
     let mut result: Vec<String> = Vec::new();
     for token in order.split([',', ';']) {
-        let token = token
-            .trim()
-            .trim_start_matches("allow:")
-            .trim_start_matches("only:")
-            .to_ascii_lowercase();
-        match token.as_str() {
-            "hdd" | "hd" | "disk" | "any" => {
-                if preferred.is_empty() {
-                    result.extend(names.first().cloned());
-                } else {
-                    result.extend(preferred.iter().cloned());
-                }
-            }
+        let token = token.trim().trim_start_matches("allow:").trim_start_matches("only:");
+        match token {
+            "hdd" | "hd" | "disk" | "any" => result.extend(boot_disks.iter().cloned()),
             "net" | "ethernet" => result.extend(nics.first().map(|nic| format!("ethernet{}", nic.index))),
             other => {
                 if let Some(disk) = present(other) {
@@ -590,6 +597,9 @@ fn boot_order(file: &VmxFile, disks: &[Disk], nics: &[Nic]) -> Vec<String> {
                 }
             }
         }
+    }
+    if !order.contains("only:") && !result.iter().any(|name| names.contains(name)) {
+        result.extend(boot_disks);
     }
     let mut seen = std::collections::HashSet::new();
     result.retain(|name| seen.insert(name.clone()));

@@ -76,6 +76,8 @@ pub enum Needs {
     Sheet,
     /// A look into the disks.
     Inside,
+    /// The targets that are written, and the map.
+    Targets,
 }
 
 impl Needs {
@@ -87,6 +89,7 @@ impl Needs {
             Self::Estate => "`assess`: the other guests",
             Self::Sheet => "`assess`: RVTools' sheet",
             Self::Inside => "`--deep`",
+            Self::Targets => "the targets that are written, and `--map`",
         }
     }
 }

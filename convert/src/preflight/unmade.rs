@@ -70,8 +70,8 @@ pub const UNMADE: &[Unmade] = &[
               `--target-host`, and gives the time of the copy at `--rate`.",
     },
     Unmade {
-        ids: &["nic.several-on-pod-network", "target.storage-not-mapped"],
-        why: "Errors when targets are written with `--map`: they name what the map lacks and the lines to add.",
+        ids: &["nic.several-on-pod-network"],
+        why: "An error when targets are written with `--map`: it names the NICs.",
     },
     Unmade {
         ids: &[

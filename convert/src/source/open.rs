@@ -182,7 +182,7 @@ pub(super) fn finish(
         }
     }
     if known {
-        accounting::fill_targets(&mut accounting, &machine, false);
+        accounting::fill_defaults(&mut accounting, &machine);
     }
     let mut findings = preflight::run(&Subject::new(&machine, &accounting, &notices, &headers));
     preflight::suppress(&mut findings, &options.suppress);

@@ -1,9 +1,10 @@
 //! KubeVirt: a VirtualMachine with DataVolumes to upload into.
 
-use super::plan::{BootDevice, DiskBus, Plan};
+use super::map::AccessMode;
+use super::plan::{BootDevice, DiskBus, Plan, is_old_windows};
 use super::text::{dns_name, printable, serial};
 use super::write::TargetContext;
-use crate::machine::{FirmwareKind, Machine, RemovableKind, Tpm, identity};
+use crate::machine::{FirmwareKind, Machine, Nic, OsFamily, Tpm, identity};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
@@ -39,27 +40,25 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
         let name = volume(plan, number);
         // Whole MiB, as plain bytes: no unit that two readers could take for two sizes.
         let bytes = target.virtual_bytes.div_ceil(1 << 20) << 20;
-        let mut storage = json!({
-            "accessModes": ["ReadWriteMany"],
-            "resources": {"requests": {"storage": bytes.to_string()}},
-        });
-        let class = context
+        let mut storage = json!({"resources": {"requests": {"storage": bytes.to_string()}}});
+        let place = context
             .map
             .as_ref()
-            .and_then(|map| map.storage(machine, &source.file).storage_class);
-        if let Some(class) = class {
+            .map(|map| map.storage(machine, &source.file))
+            .unwrap_or_default();
+        // Without a mode CDI takes what the profile of the storage class prefers; a disk of several guests has no choice.
+        let shared = source.shared.then_some(AccessMode::ReadWriteMany);
+        if let Some(mode) = place.access_mode.or(shared) {
+            storage["accessModes"] = json!([mode.name()]);
+        }
+        if let Some(class) = place.storage_class {
             storage["storageClassName"] = class.into();
         }
         templates.push(json!({
             "metadata": {"name": name},
             "spec": {"source": {"upload": {}}, "storage": storage},
         }));
-        let bus = match planned.bus {
-            DiskBus::VirtioScsi => "scsi",
-            DiskBus::VirtioBlk => "virtio",
-            _ => "sata",
-        };
-        let mut disk = json!({"name": format!("disk{number}"), "disk": {"bus": bus}});
+        let mut disk = json!({"name": format!("disk{number}"), "disk": {"bus": bus(planned.bus)}});
         if let Some(order) = boot_order(BootDevice::Disk(number)) {
             disk["bootOrder"] = order.into();
         }
@@ -76,9 +75,6 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
     let (mut interfaces, mut networks) = (Vec::new(), Vec::new());
     for (number, nic) in machine.nics.iter().enumerate() {
         let name = format!("net{number}");
-        let mapped = context.map.as_ref().and_then(|map| map.network(machine, nic));
-        let nad = mapped.and_then(|network| network.nad.clone());
-        let pod = mapped.is_some_and(|network| network.pod) || context.map.is_none() && number == 0;
         let mut interface = json!({"name": name, "model": plan.nics[number].model});
         if let Some(mac) = &nic.mac {
             interface["macAddress"] = mac.as_str().into();
@@ -89,19 +85,17 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
         if let Some(order) = boot_order(BootDevice::Nic(number)) {
             interface["bootOrder"] = order.into();
         }
-        if pod && nad.is_none() {
-            interface["masquerade"] = json!({});
-            networks.push(json!({"name": name, "pod": {}}));
-        } else {
-            let nad = nad.unwrap_or_else(|| dns_name(nic.network.as_deref().unwrap_or("network"), false, true));
-            interface["bridge"] = json!({});
-            networks.push(json!({"name": name, "multus": {"networkName": nad}}));
+        match network(machine, nic, number, context) {
+            None => {
+                interface["masquerade"] = json!({});
+                networks.push(json!({"name": name, "pod": {}}));
+            }
+            Some(nad) => {
+                interface["bridge"] = json!({});
+                networks.push(json!({"name": name, "multus": {"networkName": nad}}));
+            }
         }
         interfaces.push(interface);
-    }
-    if machine.removable.iter().any(|drive| drive.kind == RemovableKind::Cdrom) {
-        // A CD-ROM without a volume is an empty drive.
-        disks.push(json!({"name": "cdrom", "cdrom": {"bus": "sata"}}));
     }
     let secure = machine.firmware.secure_boot;
     let mut firmware = Map::new();
@@ -117,11 +111,19 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
         FirmwareKind::Bios => json!({"bios": {}}),
     };
     firmware.insert("bootloader".into(), loader);
+    let windows = machine.os.family == OsFamily::Windows;
     let mut features = json!({"acpi": {}});
+    if windows {
+        features["hyperv"] = json!({"relaxed": {}, "vapic": {}, "spinlocks": {"spinlocks": 8191}});
+    }
     if secure {
         features["smm"] = json!({"enabled": true});
     }
+    // A pointer that follows the mouse; Windows before 8 has no driver for the USB controller that it brings.
     let mut devices = json!({"rng": {}, "disks": disks, "interfaces": interfaces});
+    if windows && !is_old_windows(machine) {
+        devices["inputs"] = json!([{"name": "tablet", "type": "tablet", "bus": "usb"}]);
+    }
     if plan.nics.iter().any(|nic| nic.model == "virtio") && machine.cpu.vcpus > 1 {
         devices["networkInterfaceMultiqueue"] = true.into();
     }
@@ -131,6 +133,9 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
     let cpu = &machine.cpu;
     let (cores, threads) = (cpu.cores_per_socket, cpu.threads);
     let mut cpus = json!({"sockets": cpu.sockets, "cores": cores, "threads": threads});
+    if cpu.nested {
+        cpus["model"] = "host-passthrough".into();
+    }
     if plan.resources.vcpus_grow(machine) {
         cpus["maxSockets"] = plan.resources.sockets.into();
     }
@@ -145,12 +150,19 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
     if let Some(limit) = plan.resources.cpu_limit {
         claim.insert("limits".into(), json!({"cpu": format!("{}m", limit.get() * 10)}));
     }
-    let mut clock = json!({"timer": {"hpet": {"present": false}, "pit": {"tickPolicy": "delay"}, "rtc": {"tickPolicy": "catchup"}}});
-    // Local time needs the name of a zone, which no file of the source holds; UTC with the source's offset is the nearest.
-    clock["utc"] = match machine.rtc_offset_seconds {
-        Some(offset) => json!({"offsetSeconds": offset}),
-        None => json!({}),
-    };
+    let mut timer =
+        json!({"hpet": {"present": false}, "pit": {"tickPolicy": "delay"}, "rtc": {"tickPolicy": "catchup"}});
+    if windows {
+        timer["hyperv"] = json!({"present": true});
+    }
+    let mut clock = json!({"timer": timer});
+    let zone = context.map.as_ref().and_then(|map| map.timezone(machine));
+    match (machine.rtc_offset_seconds, zone.filter(|_| machine.rtc_local)) {
+        (Some(offset), _) => clock["utc"] = json!({"offsetSeconds": offset}),
+        (None, Some(zone)) => clock["timezone"] = zone.into(),
+        // Local time needs the name of a zone, which no file of the source holds; `time.zone-unknown` says so.
+        (None, None) => clock["utc"] = json!({}),
+    }
     let mut annotations = json!({"esxodus/source-name": printable(&machine.name)});
     if !machine.notes.is_empty() {
         annotations["esxodus/notes"] = printable(&machine.notes).into();
@@ -179,11 +191,33 @@ fn value(machine: &Machine, context: &TargetContext, plan: &Plan) -> Value {
                 "spec": {
                     "domain": domain,
                     "networks": networks,
+                    // A guest that is stopped sooner was not shut down but switched off; the default is 30 seconds.
+                    "terminationGracePeriodSeconds": if windows { 3600 } else { 180 },
                     "volumes": volumes,
                 },
             },
         },
     })
+}
+
+/// A disk's bus as KubeVirt spells it.
+pub(crate) fn bus(bus: DiskBus) -> &'static str {
+    match bus {
+        DiskBus::VirtioScsi => "scsi",
+        DiskBus::VirtioBlk => "virtio",
+        _ => "sata",
+    }
+}
+
+/// The NetworkAttachmentDefinition of a NIC; `None`: the pod network.
+pub(crate) fn network(machine: &Machine, nic: &Nic, number: usize, context: &TargetContext) -> Option<String> {
+    let mapped = context.map.as_ref().and_then(|map| map.network(machine, nic));
+    let nad = mapped.and_then(|network| network.nad.clone());
+    let pod = mapped.is_some_and(|network| network.pod) || context.map.is_none() && number == 0;
+    if pod && nad.is_none() {
+        return None;
+    }
+    Some(nad.unwrap_or_else(|| dns_name(nic.network.as_deref().unwrap_or("network"), false, true)))
 }
 
 /// Block YAML. Strings are written in JSON's quotes, which YAML 1.2 reads as they are; so nothing turns into a number, a

@@ -1,10 +1,10 @@
 //! libvirt: domain XML that passes `virt-xml-validate` and libvirt's own parser.
 
 use super::TargetError;
-use super::plan::{BootDevice, Chipset, DiskBus, Plan, needs_host_address_bits};
+use super::plan::{BootDevice, Chipset, DiskBus, Plan, has_cdrom, needs_host_address_bits};
 use super::text::{printable, serial};
 use super::write::TargetContext;
-use crate::machine::{DiskMode, FirmwareKind, Machine, OsFamily, RemovableKind, Tpm, identity};
+use crate::machine::{DiskMode, FirmwareKind, Machine, OsFamily, Tpm, identity};
 use quick_xml::Writer;
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 use std::path::Path;
@@ -69,7 +69,7 @@ pub fn domain(machine: &Machine, context: &TargetContext, plan: &Plan, folder: &
     xml.start("devices", &[])?;
     disks(&mut xml, machine, context, plan, folder)?;
     nics(&mut xml, machine, context, plan)?;
-    other_devices(&mut xml, machine)?;
+    other_devices(&mut xml, machine, plan)?;
     xml.end("devices")?;
     if slots {
         overrides(&mut xml, plan)?;
@@ -156,7 +156,7 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     if secure {
         xml.empty("smm", &[("state", "on")])?;
     }
-    if machine.cpu.vcpus > 255 {
+    if plan.needs_interrupt_remapping() {
         xml.empty("ioapic", &[("driver", "qemu")])?;
     }
     xml.end("features")?;
@@ -196,15 +196,32 @@ fn head(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
         xml.end("numa")?;
     }
     xml.end("cpu")?;
-    let offset = if machine.rtc_local { "localtime" } else { "utc" };
-    xml.start("clock", &[("offset", offset)])?;
-    xml.empty("timer", &[("name", "rtc"), ("tickpolicy", "catchup")])?;
-    xml.empty("timer", &[("name", "pit"), ("tickpolicy", "delay")])?;
-    xml.empty("timer", &[("name", "hpet"), ("present", "no")])?;
-    xml.end("clock")?;
+    clock(xml, machine)?;
     xml.text("on_poweroff", &[], "destroy")?;
     xml.text("on_reboot", &[], "restart")?;
     xml.text("on_crash", &[], "restart")
+}
+
+fn clock(xml: &mut Xml, machine: &Machine) -> Done {
+    let adjustment = machine.rtc_offset_seconds.map(|seconds| seconds.to_string());
+    match &adjustment {
+        // What the guest makes of its clock later is kept by libvirt, as VMware kept it.
+        Some(seconds) => xml.start(
+            "clock",
+            &[("offset", "variable"), ("adjustment", seconds), ("basis", "utc")],
+        )?,
+        None => {
+            let offset = if machine.rtc_local { "localtime" } else { "utc" };
+            xml.start("clock", &[("offset", offset)])?;
+        }
+    }
+    xml.empty("timer", &[("name", "rtc"), ("tickpolicy", "catchup")])?;
+    xml.empty("timer", &[("name", "pit"), ("tickpolicy", "delay")])?;
+    xml.empty("timer", &[("name", "hpet"), ("present", "no")])?;
+    if machine.os.family == OsFamily::Windows {
+        xml.empty("timer", &[("name", "hypervclock"), ("present", "yes")])?;
+    }
+    xml.end("clock")
 }
 
 /// Memory and CPUs with their room to grow, pinning, limit and weight.
@@ -308,7 +325,7 @@ fn disks(xml: &mut Xml, machine: &Machine, context: &TargetContext, plan: &Plan,
         }
         xml.end("disk")?;
     }
-    if machine.removable.iter().any(|drive| drive.kind == RemovableKind::Cdrom) {
+    if has_cdrom(machine) {
         let q35 = plan.chipset == Chipset::Q35;
         let prefix = if q35 { "sd" } else { "hd" };
         // A letter that no disk of the planned sizes reaches.
@@ -362,10 +379,14 @@ fn nics(xml: &mut Xml, machine: &Machine, context: &TargetContext, plan: &Plan) 
             Some(bridge) => xml.empty("source", &[("bridge", bridge)])?,
             None => xml.empty("source", &[("network", "default")])?,
         }
-        if let Some(vlan) = mapped.and_then(|network| network.vlan).or(nic.vlan) {
-            xml.start("vlan", &[])?;
-            xml.empty("tag", &[("id", &vlan.to_string())])?;
-            xml.end("vlan")?;
+        // libvirt refuses a tag on a plain bridge when the guest is started.
+        if bridge.is_some() && mapped.is_some_and(|network| network.openvswitch) {
+            if let Some(vlan) = mapped.and_then(|network| network.vlan).or(nic.vlan) {
+                xml.start("vlan", &[])?;
+                xml.empty("tag", &[("id", &vlan.to_string())])?;
+                xml.end("vlan")?;
+            }
+            xml.empty("virtualport", &[("type", "openvswitch")])?;
         }
         xml.empty("model", &[("type", &plan.nics[number].model)])?;
         if !nic.connected {
@@ -392,7 +413,7 @@ fn nics(xml: &mut Xml, machine: &Machine, context: &TargetContext, plan: &Plan) 
     Ok(())
 }
 
-fn other_devices(xml: &mut Xml, machine: &Machine) -> Done {
+fn other_devices(xml: &mut Xml, machine: &Machine, plan: &Plan) -> Done {
     for (number, _) in machine.serial.iter().take(4).enumerate() {
         xml.start("serial", &[("type", "pty")])?;
         xml.empty("target", &[("port", &number.to_string())])?;
@@ -418,7 +439,13 @@ fn other_devices(xml: &mut Xml, machine: &Machine) -> Done {
     xml.empty("memballoon", &[("model", "none")])?;
     xml.start("rng", &[("model", "virtio")])?;
     xml.text("backend", &[("model", "random")], "/dev/urandom")?;
-    xml.end("rng")
+    xml.end("rng")?;
+    if plan.needs_interrupt_remapping() {
+        xml.start("iommu", &[("model", "intel")])?;
+        xml.empty("driver", &[("intremap", "on"), ("eim", "on")])?;
+        xml.end("iommu")?;
+    }
+    Ok(())
 }
 
 /// Slots of root ports, from which Linux names NICs. libvirt has no element for them; the domain is marked tainted.

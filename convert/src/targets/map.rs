@@ -1,14 +1,18 @@
 //! The map from source networks and datastores to the target's, a TOML file.
 //!
 //! ```toml
+//! timezone = "Europe/Berlin"  # KubeVirt: of guests whose clock is in local time
+//!
 //! [networks."Prod VLAN 100"]
 //! bridge = "vmbr0"            # Proxmox VE, libvirt, QEMU
-//! vlan = 100
+//! vlan = 100                  # Proxmox VE; libvirt with openvswitch = true
+//! openvswitch = true          # libvirt: the bridge is one of Open vSwitch, which knows tags
 //! nad = "prod/vlan100"        # KubeVirt NetworkAttachmentDefinition
 //!
 //! [datastores.ds1]
 //! storage = "local-lvm"       # Proxmox VE
 //! storage_class = "fast"      # KubeVirt
+//! access_mode = "ReadWriteOnce"  # KubeVirt: of the volumes; absent: what the storage class prefers
 //!
 //! [guests.web01]              # overrides for one guest, by its source name
 //! name = "web-01"
@@ -35,11 +39,37 @@ pub struct Network {
     pub bridge: Option<String>,
     /// VLAN tag, 1 to 4094.
     pub vlan: Option<u16>,
+    /// The bridge is one of Open vSwitch. libvirt tags the traffic of such bridges only.
+    #[serde(default)]
+    pub openvswitch: bool,
     /// KubeVirt: `NAMESPACE/NAME` of the NetworkAttachmentDefinition.
     pub nad: Option<String>,
     /// KubeVirt: the pod network (at most one NIC of a guest).
     #[serde(default)]
     pub pod: bool,
+}
+
+/// Who may write to a volume of KubeVirt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum AccessMode {
+    /// One node: what local storage has.
+    ReadWriteOnce,
+    /// Several nodes: what live migration needs.
+    ReadWriteMany,
+    /// One pod.
+    ReadWriteOncePod,
+}
+
+impl AccessMode {
+    /// As Kubernetes spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteMany => "ReadWriteMany",
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
+        }
+    }
 }
 
 /// Where disks end.
@@ -50,6 +80,8 @@ pub struct Datastore {
     pub storage: Option<String>,
     /// KubeVirt storage class.
     pub storage_class: Option<String>,
+    /// KubeVirt access mode.
+    pub access_mode: Option<AccessMode>,
 }
 
 /// Overrides for one guest.
@@ -62,6 +94,10 @@ pub struct Guest {
     pub storage: Option<String>,
     /// KubeVirt storage class.
     pub storage_class: Option<String>,
+    /// KubeVirt access mode.
+    pub access_mode: Option<AccessMode>,
+    /// KubeVirt: name of the time zone that the guest's clock runs in.
+    pub timezone: Option<String>,
     /// vCPUs that may be added up to, a multiple of one socket's.
     pub max_vcpus: Option<u32>,
     /// Memory that may be added up to, in MiB.
@@ -130,10 +166,23 @@ fn is_list(text: &str) -> bool {
     })
 }
 
+/// Something of a guest that the map has no place for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// A network; else a datastore.
+    pub is_network: bool,
+    /// Its name, for people.
+    pub name: String,
+    /// TOML to add.
+    pub add: String,
+}
+
 /// The map.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkMap {
+    /// KubeVirt: name of the time zone of guests whose clock runs in local time.
+    pub timezone: Option<String>,
     /// By source network (port group).
     #[serde(default)]
     pub networks: BTreeMap<String, Network>,
@@ -161,6 +210,16 @@ impl NetworkMap {
             if let Some(vlan) = network.vlan.filter(|vlan| !(1..=4094).contains(vlan)) {
                 return Err(TargetError::Map(format!(
                     "\"{name}\": vlan = {vlan}, allowed is 1 to 4094"
+                )));
+            }
+        }
+        let zones = map.guests.values().filter_map(|guest| guest.timezone.as_ref());
+        for zone in zones.chain(&map.timezone) {
+            // `Area/City` or `UTC`, as the time zone database names them.
+            let plain = |c: char| c.is_ascii_alphanumeric() || "/_+-".contains(c);
+            if zone.is_empty() || !zone.chars().all(plain) {
+                return Err(TargetError::Map(format!(
+                    "timezone = \"{zone}\" is no name such as Europe/Berlin"
                 )));
             }
         }
@@ -203,8 +262,17 @@ impl NetworkMap {
         if let Some(guest) = self.guest(machine) {
             found.storage = guest.storage.clone().or(found.storage);
             found.storage_class = guest.storage_class.clone().or(found.storage_class);
+            found.access_mode = guest.access_mode.or(found.access_mode);
         }
         found
+    }
+
+    /// Name of the guest's time zone.
+    #[must_use]
+    pub fn timezone(&self, machine: &Machine) -> Option<&str> {
+        self.guest(machine)
+            .and_then(|guest| guest.timezone.as_deref())
+            .or(self.timezone.as_deref())
     }
 
     /// KubeVirt's pod network takes one NIC of a guest.
@@ -233,74 +301,99 @@ impl NetworkMap {
     /// # Errors
     /// [`TargetError::Unmapped`]; [`TargetError::Map`] where two NICs are put on KubeVirt's pod network.
     pub fn check(&self, machine: &Machine, targets: &[Target]) -> Result<(), TargetError> {
-        let kubevirt = targets.contains(&Target::Kubevirt);
-        let bridge = targets.iter().any(|target| *target != Target::Kubevirt);
-        if kubevirt {
+        if targets.contains(&Target::Kubevirt) {
             self.check_pod(machine)?;
         }
-        let mut names = Vec::new();
-        let mut add = String::new();
+        let missing = self.missing(machine, targets);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(TargetError::Unmapped {
+            names: missing.iter().map(|place| place.name.clone()).collect(),
+            add: missing.iter().map(|place| format!("{}\n", place.add)).collect(),
+        })
+    }
+
+    /// Networks and datastores of the machine without a place on one of the targets, each once.
+    #[must_use]
+    pub fn missing(&self, machine: &Machine, targets: &[Target]) -> Vec<Missing> {
+        let mut missing: Vec<Missing> = Vec::new();
+        let mut add = |place: Missing| {
+            if missing.iter().all(|known| known.name != place.name) {
+                missing.push(place);
+            }
+        };
         for nic in &machine.nics {
-            let found = self.network(machine, nic);
-            let lacks_bridge = bridge && found.is_none_or(|network| network.bridge.is_none());
-            let lacks_nad = kubevirt && found.is_none_or(|network| network.nad.is_none() && !network.pod);
-            if !lacks_bridge && !lacks_nad {
-                continue;
+            if let Some(place) = self.missing_network(machine, nic, targets) {
+                add(place);
             }
-            let table = match (&nic.network, &nic.mac) {
-                (Some(network), _) => format!("[networks.{}]", quoted(network)),
-                (None, Some(mac)) => format!("[guests.{}.nics.{}]", quoted(&machine.name), quoted(mac)),
-                (None, None) => format!("[guests.{}.networks.\"\"]", quoted(&machine.name)),
-            };
-            let name = nic.network.as_ref().map_or_else(
-                || format!("ethernet{} (no network named)", nic.index),
-                |name| format!("\"{name}\""),
-            );
-            if names.contains(&name) {
-                continue;
-            }
-            names.push(name);
-            add.push_str(&table);
-            add.push('\n');
-            if lacks_bridge {
-                add.push_str("bridge = \"vmbr0\"\n");
-            }
-            if lacks_nad {
-                add.push_str("nad = \"default/net\"\n");
-            }
-            add.push('\n');
         }
         for datastore in machine.disks.iter().filter_map(|disk| datastore(&disk.file)) {
-            let guest = self.guest(machine);
-            let known = self.datastores.get(datastore);
-            let place =
-                |of: fn(&Datastore) -> bool, own: fn(&Guest) -> bool| known.is_some_and(of) || guest.is_some_and(own);
-            let lacks_storage = targets.contains(&Target::Proxmox)
-                && !place(|known| known.storage.is_some(), |guest| guest.storage.is_some());
-            let lacks_class = kubevirt
-                && !place(
-                    |known| known.storage_class.is_some(),
-                    |guest| guest.storage_class.is_some(),
-                );
-            let name = format!("datastore \"{datastore}\"");
-            if !lacks_storage && !lacks_class || names.contains(&name) {
-                continue;
+            if let Some(place) = self.missing_storage(machine, datastore, targets) {
+                add(place);
             }
-            names.push(name);
-            add.push_str(&format!("[datastores.{}]\n", quoted(datastore)));
-            if lacks_storage {
-                add.push_str("storage = \"local-lvm\"\n");
-            }
-            if lacks_class {
-                add.push_str("storage_class = \"standard\"\n");
-            }
-            add.push('\n');
         }
-        if names.is_empty() {
-            Ok(())
-        } else {
-            Err(TargetError::Unmapped { names, add })
+        missing
+    }
+
+    fn missing_network(&self, machine: &Machine, nic: &Nic, targets: &[Target]) -> Option<Missing> {
+        let kubevirt = targets.contains(&Target::Kubevirt);
+        let bridge = targets.iter().any(|target| *target != Target::Kubevirt);
+        let found = self.network(machine, nic);
+        let lacks_bridge = bridge && found.is_none_or(|network| network.bridge.is_none());
+        let lacks_nad = kubevirt && found.is_none_or(|network| network.nad.is_none() && !network.pod);
+        if !lacks_bridge && !lacks_nad {
+            return None;
         }
+        let table = match (&nic.network, &nic.mac) {
+            (Some(network), _) => format!("[networks.{}]", quoted(network)),
+            (None, Some(mac)) => format!("[guests.{}.nics.{}]", quoted(&machine.name), quoted(mac)),
+            (None, None) => format!("[guests.{}.networks.\"\"]", quoted(&machine.name)),
+        };
+        let mut add = format!("{table}\n");
+        if lacks_bridge {
+            add.push_str("bridge = \"vmbr0\"\n");
+        }
+        if lacks_nad {
+            add.push_str("nad = \"default/net\"\n");
+        }
+        Some(Missing {
+            is_network: true,
+            name: nic.network.as_ref().map_or_else(
+                || format!("ethernet{} (no network named)", nic.index),
+                |name| format!("\"{name}\""),
+            ),
+            add,
+        })
+    }
+
+    fn missing_storage(&self, machine: &Machine, datastore: &str, targets: &[Target]) -> Option<Missing> {
+        let guest = self.guest(machine);
+        let known = self.datastores.get(datastore);
+        let place =
+            |of: fn(&Datastore) -> bool, own: fn(&Guest) -> bool| known.is_some_and(of) || guest.is_some_and(own);
+        let lacks_storage = targets.contains(&Target::Proxmox)
+            && !place(|known| known.storage.is_some(), |guest| guest.storage.is_some());
+        let lacks_class = targets.contains(&Target::Kubevirt)
+            && !place(
+                |known| known.storage_class.is_some(),
+                |guest| guest.storage_class.is_some(),
+            );
+        if !lacks_storage && !lacks_class {
+            return None;
+        }
+        let mut add = format!("[datastores.{}]\n", quoted(datastore));
+        if lacks_storage {
+            add.push_str("storage = \"local-lvm\"\n");
+        }
+        if lacks_class {
+            add.push_str("storage_class = \"standard\"\n");
+        }
+        Some(Missing {
+            is_network: false,
+            name: format!("datastore \"{datastore}\""),
+            add,
+        })
     }
 }
 

@@ -8,11 +8,11 @@ pub mod plan;
 pub mod proxmox;
 pub mod qemu;
 pub mod resources;
-mod text;
+pub(crate) mod text;
 mod write;
 
 pub use error::TargetError;
-pub use map::{Network, NetworkMap};
+pub use map::{AccessMode, Network, NetworkMap};
 pub use plan::{Plan, Target};
 pub use resources::Resources;
-pub use write::{TargetContext, TargetDisk, default_findings, write_all};
+pub use write::{TargetContext, TargetDisk, plan_all, target_findings, write_all};

@@ -5,7 +5,7 @@
 
 use super::text::dns_name;
 use super::{Resources, TargetError};
-use crate::machine::{ControllerBus, FirmwareKind, Machine, Nic, OsFamily};
+use crate::machine::{ControllerBus, FirmwareKind, Machine, Nic, OsFamily, RemovableKind};
 
 /// A target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +152,7 @@ impl Plan {
             .unwrap_or(0);
         let buses = buses(machine, target, chipset, virtio_proven, boot_disk);
         let pvscsi = buses.contains(&DiskBus::Pvscsi);
+        let cdrom = has_cdrom(machine);
         let mut disks: Vec<PlannedDisk> = Vec::new();
         for bus in buses {
             let unit = disks.iter().filter(|disk| disk.bus == bus).count();
@@ -168,7 +169,8 @@ impl Plan {
                 Target::Proxmox => match bus {
                     DiskBus::VirtioScsi | DiskBus::Pvscsi | DiskBus::Nvme => format!("scsi{unit}"),
                     DiskBus::Sata => format!("sata{unit}"),
-                    DiskBus::Ide => format!("ide{}", if unit < 2 { unit } else { unit + 1 }),
+                    // The CD drive is ide2, where there is one.
+                    DiskBus::Ide => format!("ide{}", if cdrom && unit > 1 { unit + 1 } else { unit }),
                     DiskBus::VirtioBlk => format!("virtio{unit}"),
                 },
                 Target::Qemu | Target::Kubevirt => format!("disk{}", disks.len()),
@@ -218,6 +220,12 @@ impl Plan {
         }
     }
 
+    /// More CPUs than the old interrupt controller can address: the guest needs interrupt remapping with extended ids.
+    #[must_use]
+    pub fn needs_interrupt_remapping(&self) -> bool {
+        self.resources.max_vcpus > 255
+    }
+
     /// Does the target have room for it?
     ///
     /// # Errors
@@ -225,7 +233,7 @@ impl Plan {
     pub fn check(&self, machine: &Machine) -> Result<(), TargetError> {
         let count = |bus: DiskBus| self.disks.iter().filter(|disk| disk.bus == bus).count();
         let mut limits: Vec<(&'static str, usize, usize, &'static str)> = Vec::new();
-        let vcpus = usize::try_from(machine.cpu.vcpus).unwrap_or(usize::MAX);
+        let vcpus = usize::try_from(self.resources.max_vcpus.max(machine.cpu.vcpus)).unwrap_or(usize::MAX);
         limits.push((
             "the number of vCPUs",
             vcpus,
@@ -319,8 +327,13 @@ fn letters(mut number: usize) -> String {
     String::from_utf8(result).expect("the alphabet is ASCII")
 }
 
-/// Windows before 8 has no AHCI driver that starts at boot on a machine installed without AHCI.
-fn is_old_windows(machine: &Machine) -> bool {
+/// All CD drives of a source become one, and it is empty.
+pub(crate) fn has_cdrom(machine: &Machine) -> bool {
+    machine.removable.iter().any(|drive| drive.kind == RemovableKind::Cdrom)
+}
+
+/// Windows before 8 has no AHCI driver that starts at boot on a machine installed without AHCI, and none for xHCI.
+pub(super) fn is_old_windows(machine: &Machine) -> bool {
     matches!(
         machine.os.pve_ostype.as_str(),
         "wxp" | "w2k" | "w2k3" | "w2k8" | "wvista" | "win7"
@@ -380,12 +393,7 @@ fn buses(machine: &Machine, target: Target, chipset: Chipset, virtio_proven: boo
     } else {
         DiskBus::VirtioScsi
     };
-    let drives = usize::from(
-        machine
-            .removable
-            .iter()
-            .any(|drive| drive.kind == crate::machine::RemovableKind::Cdrom),
-    );
+    let drives = usize::from(has_cdrom(machine));
     for (bus, ports) in [(DiskBus::Sata, 6), (DiskBus::Ide, 4)] {
         let taken = if target == Target::Proxmox && bus == DiskBus::Sata {
             0

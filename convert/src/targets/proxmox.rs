@@ -3,11 +3,12 @@
 //! The file names volumes that exist; `import-from` is known to `qm` and the API only. So the script makes the volumes,
 //! and the file is what results with the default names of LVM-thin.
 
-use super::plan::{BootDevice, Chipset, DiskBus, Plan, cpu_level, needs_host_address_bits};
+use super::plan::{BootDevice, Chipset, DiskBus, Plan, cpu_level, has_cdrom, needs_host_address_bits};
 use super::text::{printable, serial, shell};
 use super::write::TargetContext;
-use crate::machine::{DiskMode, FirmwareKind, Machine, RemovableKind, Tpm, identity};
+use crate::machine::{DiskMode, FirmwareKind, Machine, Nic, Tpm, identity};
 use base64::Engine as _;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 const VMID: &str = "100";
@@ -40,7 +41,13 @@ fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item>
     items.push(item("cpu", cpu_model(machine, plan)));
     resources(&mut items, machine, plan);
     if plan.chipset == Chipset::Q35 {
-        items.push(item("machine", "q35"));
+        // The IOMMU remaps interrupts to CPUs above 255.
+        let iommu = if plan.needs_interrupt_remapping() {
+            ",viommu=intel"
+        } else {
+            ""
+        };
+        items.push(item("machine", format!("q35{iommu}")));
     }
     let uefi = machine.firmware.kind == FirmwareKind::Uefi;
     items.push(item("bios", if uefi { "ovmf" } else { "seabios" }));
@@ -64,16 +71,11 @@ fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item>
         items.push(item("vmgenid", identity::target_uuid(id)));
     }
     for (number, nic) in machine.nics.iter().enumerate() {
-        let mapped = context.map.as_ref().and_then(|map| map.network(machine, nic));
         let mut value = plan.nics[number].model.clone();
         if let Some(mac) = &nic.mac {
             let _ = write!(value, "={}", mac.to_ascii_uppercase());
         }
-        let bridge = mapped.and_then(|network| network.bridge.as_deref()).unwrap_or("vmbr0");
-        let _ = write!(value, ",bridge={bridge}");
-        if let Some(vlan) = mapped.and_then(|network| network.vlan).or(nic.vlan) {
-            let _ = write!(value, ",tag={vlan}");
-        }
+        let _ = write!(value, ",{}", network(machine, nic, context));
         if !nic.connected {
             value.push_str(",link_down=1");
         }
@@ -82,14 +84,46 @@ fn options(machine: &Machine, context: &TargetContext, plan: &Plan) -> Vec<Item>
     for (number, _) in machine.serial.iter().take(4).enumerate() {
         items.push(item(format!("serial{number}"), "socket"));
     }
-    if machine.removable.iter().any(|drive| drive.kind == RemovableKind::Cdrom) {
-        items.push(item("ide2", "none,media=cdrom"));
+    if has_cdrom(machine) {
+        items.push(item("ide2", EMPTY_DRIVE));
     }
     items
 }
 
+/// A CD drive.
+pub(crate) const EMPTY_DRIVE: &str = "none,media=cdrom";
+
+/// Bridge and tag of a NIC.
+pub(crate) fn network(machine: &Machine, nic: &Nic, context: &TargetContext) -> String {
+    let mapped = context.map.as_ref().and_then(|map| map.network(machine, nic));
+    let bridge = mapped.and_then(|network| network.bridge.as_deref()).unwrap_or("vmbr0");
+    match mapped.and_then(|network| network.vlan).or(nic.vlan) {
+        Some(vlan) => format!("bridge={bridge},tag={vlan}"),
+        None => format!("bridge={bridge}"),
+    }
+}
+
+/// The storage that the map gives a disk.
+fn storage(machine: &Machine, context: &TargetContext, disk: usize) -> Option<String> {
+    let file = &machine.disks.get(disk)?.file;
+    context.map.as_ref().and_then(|map| map.storage(machine, file).storage)
+}
+
+/// The same for the EFI disk and the TPM's state, which belong to the disk that the guest boots from.
+fn small_storage(machine: &Machine, context: &TargetContext, plan: &Plan) -> Option<String> {
+    match storage(machine, context, plan.boot_disk) {
+        Some(found) => Some(found),
+        // A guest without disks may still be named in the map.
+        None => context
+            .map
+            .as_ref()
+            .and_then(|map| map.guest(machine))
+            .and_then(|guest| guest.storage.clone()),
+    }
+}
+
 /// The default models have 40 physical address bits, and memory hot-plug ends at half of what they address: 512 GiB.
-fn cpu_model(machine: &Machine, plan: &Plan) -> &'static str {
+pub(crate) fn cpu_model(machine: &Machine, plan: &Plan) -> &'static str {
     let grows_far = plan.resources.max_memory_mib.is_some_and(|mib| mib > 512 * 1024);
     if machine.cpu.nested || grows_far || needs_host_address_bits(machine, &plan.resources) {
         "host"
@@ -100,22 +134,29 @@ fn cpu_model(machine: &Machine, plan: &Plan) -> &'static str {
     }
 }
 
-/// Room to grow, nodes, pinning, limit and weight.
-fn resources(items: &mut Vec<Item>, machine: &Machine, plan: &Plan) {
+/// What may be plugged while the guest runs, where that is more than by default.
+pub(crate) fn hotplug(machine: &Machine, plan: &Plan) -> Option<String> {
     let resources = &plan.resources;
     let mut hotplug = String::from("network,disk,usb");
     if resources.vcpus_grow(machine) {
-        items.push(item("vcpus", machine.cpu.vcpus.to_string()));
         hotplug.push_str(",cpu");
     }
     if resources.max_memory_mib.is_some() {
         // Up to what is the node's affair; see `cpu_model` for the ceiling.
         hotplug.push_str(",memory");
     }
-    let grows = resources.vcpus_grow(machine) || resources.max_memory_mib.is_some();
-    if grows {
-        items.push(item("hotplug", hotplug));
+    (resources.vcpus_grow(machine) || resources.max_memory_mib.is_some()).then_some(hotplug)
+}
+
+/// Room to grow, nodes, pinning, limit and weight.
+fn resources(items: &mut Vec<Item>, machine: &Machine, plan: &Plan) {
+    let resources = &plan.resources;
+    if resources.vcpus_grow(machine) {
+        items.push(item("vcpus", machine.cpu.vcpus.to_string()));
     }
+    let hotplug = hotplug(machine, plan);
+    let grows = hotplug.is_some();
+    items.extend(hotplug.map(|value| item("hotplug", value)));
     if grows || !resources.nodes.is_empty() || machine.cpu.numa_vcpus_per_node.is_some() && machine.cpu.sockets > 1 {
         items.push(item("numa", "1"));
     }
@@ -143,7 +184,7 @@ fn resources(items: &mut Vec<Item>, machine: &Machine, plan: &Plan) {
     }
 }
 
-fn boot(machine: &Machine, plan: &Plan) -> Item {
+pub(crate) fn boot_order(machine: &Machine, plan: &Plan) -> String {
     let order: Vec<String> = plan
         .boot(machine)
         .into_iter()
@@ -152,10 +193,10 @@ fn boot(machine: &Machine, plan: &Plan) -> Item {
             BootDevice::Nic(number) => format!("net{number}"),
         })
         .collect();
-    item("boot", format!("order={}", order.join(";")))
+    format!("order={}", order.join(";"))
 }
 
-fn description(machine: &Machine) -> String {
+pub(crate) fn description(machine: &Machine) -> String {
     let mut text = printable(&format!("Source name: {}", machine.name));
     if !machine.notes.is_empty() {
         text.push_str("\n\n");
@@ -188,27 +229,37 @@ fn disk_options(machine: &Machine, plan: &Plan, number: usize) -> String {
 #[must_use]
 pub fn config(machine: &Machine, context: &TargetContext, plan: &Plan) -> String {
     let mut items = options(machine, context, plan);
-    items.push(boot(machine, plan));
-    let mut volume = 0;
-    let mut next = || {
-        let name = format!("{STORAGE}:vm-{VMID}-disk-{volume}");
-        volume += 1;
+    items.push(item("boot", boot_order(machine, plan)));
+    // Each storage numbers the guest's volumes by itself, in the order in which the script makes them.
+    let mut volumes: BTreeMap<String, usize> = BTreeMap::new();
+    let mut next = |storage: Option<String>| {
+        let storage = storage.unwrap_or_else(|| STORAGE.to_owned());
+        let volume = volumes.entry(storage.clone()).or_default();
+        let name = format!("{storage}:vm-{VMID}-disk-{volume}");
+        *volume += 1;
         name
     };
     if machine.firmware.kind == FirmwareKind::Uefi {
         let keys = u8::from(machine.firmware.secure_boot);
         items.push(item(
             "efidisk0",
-            format!("{},efitype=4m,pre-enrolled-keys={keys},size=4M", next()),
+            format!(
+                "{},efitype=4m,pre-enrolled-keys={keys},size=4M",
+                next(small_storage(machine, context, plan))
+            ),
+        ));
+    }
+    if machine.firmware.tpm != Tpm::None {
+        items.push(item(
+            "tpmstate0",
+            format!("{},size=4M,version=v2.0", next(small_storage(machine, context, plan))),
         ));
     }
     for (number, planned) in plan.disks.iter().enumerate() {
         let kib = context.disks[number].virtual_bytes.div_ceil(1024);
         let options = disk_options(machine, plan, number);
-        items.push(item(&planned.slot, format!("{}{options},size={kib}K", next())));
-    }
-    if machine.firmware.tpm != Tpm::None {
-        items.push(item("tpmstate0", format!("{},size=4M,version=v2.0", next())));
+        let volume = next(storage(machine, context, number));
+        items.push(item(&planned.slot, format!("{volume}{options},size={kib}K")));
     }
     items.sort_by(|a, b| a.key.cmp(&b.key));
     let mut text = String::new();
@@ -222,7 +273,7 @@ pub fn config(machine: &Machine, context: &TargetContext, plan: &Plan) -> String
 }
 
 /// Escapes what Proxmox VE escapes in a description (`encode_text`), and `%` itself, since reading unescapes every `%XX`.
-fn percent(line: &str) -> String {
+pub(crate) fn percent(line: &str) -> String {
     let mut text = String::new();
     for byte in line.bytes() {
         match byte {
@@ -241,12 +292,14 @@ pub fn script(machine: &Machine, context: &TargetContext, plan: &Plan) -> String
     let mut text = String::from(
         "#!/bin/sh\n\
          # Creates the guest on a Proxmox VE node, as root. It starts nothing and overwrites nothing.\n\
-         # VMID and STORAGE may be given in the environment.\n\
+         # VMID may be given in the environment, and STORAGE for what the map names none.\n\
          set -eu\n\
          here=$(CDPATH= cd -- \"$(dirname -- \"$0\")/..\" && pwd)\n\
          VMID=${VMID:-$(pvesh get /cluster/nextid)}\n",
     );
     let _ = writeln!(text, "STORAGE=${{STORAGE:-{STORAGE}}}\n");
+    let place = |storage: Option<String>| storage.map_or_else(|| "\"$STORAGE\"".to_owned(), |storage| shell(&storage));
+    let small = place(small_storage(machine, context, plan));
     let mut options = options(machine, context, plan);
     // The cores a node has are checked at start, not here.
     options.sort_by_key(|item| (item.key != "name", item.key.clone()));
@@ -259,18 +312,14 @@ pub fn script(machine: &Machine, context: &TargetContext, plan: &Plan) -> String
         let keys = u8::from(machine.firmware.secure_boot);
         let _ = writeln!(
             text,
-            "qm set \"$VMID\" --efidisk0 \"$STORAGE:1,efitype=4m,pre-enrolled-keys={keys}\""
+            "qm set \"$VMID\" --efidisk0 {small}:1,efitype=4m,pre-enrolled-keys={keys}"
         );
     }
     if machine.firmware.tpm != Tpm::None {
-        text.push_str("qm set \"$VMID\" --tpmstate0 \"$STORAGE:1,version=v2.0\"\n");
+        let _ = writeln!(text, "qm set \"$VMID\" --tpmstate0 {small}:1,version=v2.0");
     }
     for (number, planned) in plan.disks.iter().enumerate() {
-        let mapped = context
-            .map
-            .as_ref()
-            .and_then(|map| map.storage(machine, &machine.disks[number].file).storage);
-        let storage = mapped.map_or_else(|| "\"$STORAGE\"".to_owned(), |storage| shell(&storage));
+        let storage = place(storage(machine, context, number));
         let path = context.disks[number].path.to_string_lossy();
         let _ = writeln!(
             text,
@@ -280,8 +329,7 @@ pub fn script(machine: &Machine, context: &TargetContext, plan: &Plan) -> String
             disk_options(machine, plan, number)
         );
     }
-    let boot = boot(machine, plan);
-    let _ = writeln!(text, "qm set \"$VMID\" --boot {}", shell(&boot.value));
+    let _ = writeln!(text, "qm set \"$VMID\" --boot {}", shell(&boot_order(machine, plan)));
     text.push_str("echo \"guest $VMID is ready: qm start $VMID\"\n");
     text
 }

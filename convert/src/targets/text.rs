@@ -1,7 +1,7 @@
 //! Quoting for the languages that targets are written in, and names that they accept.
 
 /// A word for `sh`, quoted where it needs to be.
-pub(super) fn shell(word: &str) -> String {
+pub(crate) fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -11,13 +11,13 @@ pub(super) fn shell(word: &str) -> String {
 }
 
 /// A value inside a QEMU option list, where a comma ends the value.
-pub(super) fn qemu_value(value: &str) -> String {
+pub(crate) fn qemu_value(value: &str) -> String {
     value.replace(',', ",,")
 }
 
 /// The text without control characters and byte order marks (XML 1.0 can't hold the first, YAML can't hold the second, and
 /// terminals act on some); line ends stay.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .filter(|c| matches!(c, '\n' | '\t') || !c.is_control() && !matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}'))
         .collect()
@@ -25,7 +25,7 @@ pub(super) fn printable(text: &str) -> String {
 
 /// A DNS label (with dots where `dots`) from any name, at most 63 characters: white space becomes `-`, what else is no letter or
 /// digit goes.
-pub(super) fn dns_name(name: &str, dots: bool, lower: bool) -> String {
+pub(crate) fn dns_name(name: &str, dots: bool, lower: bool) -> String {
     let mut result = String::new();
     for c in name.chars() {
         let c = if lower { c.to_ascii_lowercase() } else { c };
@@ -45,7 +45,7 @@ pub(super) fn dns_name(name: &str, dots: bool, lower: bool) -> String {
 }
 
 /// A serial of at most 20 characters that every target's schema takes.
-pub(super) fn serial(serial: &str) -> String {
+pub(crate) fn serial(serial: &str) -> String {
     serial
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || "_.+-".contains(*c))

@@ -3,7 +3,8 @@
 use super::plan::{Plan, Target};
 use super::{NetworkMap, Resources, TargetError, kubevirt, libvirt, proxmox, qemu};
 use crate::machine::Machine;
-use reports::schema::{Finding, Severity};
+use crate::preflight;
+use reports::schema::Finding;
 use std::path::{Path, PathBuf};
 
 /// A converted disk.
@@ -22,10 +23,31 @@ pub struct TargetDisk {
 pub struct TargetContext {
     /// The converted disks in the order of `machine.disks`.
     pub disks: Vec<TargetDisk>,
-    /// The user's map; absent: defaults, with the findings of [`default_findings`].
+    /// The user's map; absent: defaults, with the findings of [`target_findings`].
     pub map: Option<NetworkMap>,
     /// Virtio drivers are proven in the guest.
     pub virtio_proven: bool,
+}
+
+/// What the machine becomes on each target in `which`, with the names and claims that the map gives the guest.
+///
+/// # Errors
+/// [`TargetError::Map`]: a claim that the machine can't make.
+pub fn plan_all(machine: &Machine, context: &TargetContext, which: &[Target]) -> Result<Vec<Plan>, TargetError> {
+    let guest = context.map.as_ref().and_then(|map| map.guest(machine));
+    which
+        .iter()
+        .map(|target| {
+            let mut plan = Plan::new(machine, *target, context.virtio_proven);
+            if let Some(guest) = guest {
+                if let Some(name) = &guest.name {
+                    plan.name = super::text::dns_name(name, *target == Target::Proxmox, *target != Target::Proxmox);
+                }
+                plan.resources = Resources::with(machine, guest)?;
+            }
+            Ok(plan)
+        })
+        .collect()
 }
 
 /// Writes `targets/…` under the run folder `out`: `proxmox.conf` and `proxmox.sh`, `libvirt.xml`, `qemu.sh`,
@@ -51,21 +73,9 @@ pub fn write_all(
     let folder = out.join("targets");
     let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
     let mut texts: Vec<(PathBuf, String, bool)> = Vec::new();
-    for target in which {
-        let mut plan = Plan::new(machine, *target, context.virtio_proven);
-        if let Some(name) = context
-            .map
-            .as_ref()
-            .and_then(|map| map.guest(machine))
-            .and_then(|guest| guest.name.clone())
-        {
-            plan.name = super::text::dns_name(&name, *target == Target::Proxmox, *target != Target::Proxmox);
-        }
-        if let Some(guest) = context.map.as_ref().and_then(|map| map.guest(machine)) {
-            plan.resources = Resources::with(machine, guest)?;
-        }
+    for plan in plan_all(machine, context, which)? {
         plan.check(machine)?;
-        match target {
+        match plan.target {
             Target::Proxmox => {
                 texts.push((
                     folder.join("proxmox.conf"),
@@ -110,29 +120,58 @@ pub fn write_all(
     Ok(written)
 }
 
-/// Findings for the defaults that [`write_all`] takes where the user gave no map.
+/// Findings of what [`write_all`] leaves out or takes by default on the targets in `which`.
 #[must_use]
-pub fn default_findings(machine: &Machine, context: &TargetContext) -> Vec<Finding> {
-    if context.map.is_some() {
-        return Vec::new();
+pub fn target_findings(machine: &Machine, context: &TargetContext, which: &[Target]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for nic in &machine.nics {
+        let network = nic.network.as_deref().unwrap_or("not named");
+        let Some(map) = &context.map else {
+            findings.push(preflight::finding(
+                "nic.network-default",
+                format!("ethernet{}: network {network}", nic.index),
+            ));
+            continue;
+        };
+        let Some(place) = map.network(machine, nic) else {
+            continue;
+        };
+        let Some(vlan) = place.vlan.or(nic.vlan) else { continue };
+        let mut untagged = Vec::new();
+        if which.contains(&Target::Libvirt) && !place.openvswitch {
+            untagged.push("libvirt");
+        }
+        if which.contains(&Target::Qemu) {
+            untagged.push("QEMU");
+        }
+        if !untagged.is_empty() {
+            findings.push(preflight::finding(
+                "nic.vlan-untagged",
+                format!(
+                    "ethernet{}: network {network}, VLAN {vlan}, bridge {}: not tagged on {}",
+                    nic.index,
+                    place.bridge.as_deref().unwrap_or("not named"),
+                    untagged.join(" and ")
+                ),
+            ));
+        }
     }
-    machine
-        .nics
+    let zone = context.map.as_ref().and_then(|map| map.timezone(machine));
+    if which.contains(&Target::Kubevirt) && machine.rtc_local && machine.rtc_offset_seconds.is_none() && zone.is_none()
+    {
+        findings.push(preflight::finding(
+            "time.zone-unknown",
+            format!("{}: clock in local time", machine.os.title),
+        ));
+    }
+    let drives: Vec<&str> = machine
+        .removable
         .iter()
-        .map(|nic| Finding {
-            id: "nic.network-default".to_owned(),
-            severity: Severity::Warn,
-            message: "No map was given, so the NIC goes to the default network: vmbr0 on Proxmox VE, the network \
-                      `default` of libvirt, user networking of QEMU, the pod network or a NetworkAttachmentDefinition \
-                      named after the source network on KubeVirt."
-                .to_owned(),
-            evidence: format!(
-                "ethernet{}: network {}",
-                nic.index,
-                nic.network.as_deref().unwrap_or("not named")
-            ),
-            fix: "Give a map (--map FILE) that says where each source network ends.".to_owned(),
-            suppressed: None,
-        })
-        .collect()
+        .filter(|drive| drive.kind == crate::machine::RemovableKind::Cdrom)
+        .map(|drive| drive.name.as_str())
+        .collect();
+    if which.contains(&Target::Kubevirt) && !drives.is_empty() {
+        findings.push(preflight::finding("cdrom.kubevirt", drives.join(", ")));
+    }
+    findings
 }

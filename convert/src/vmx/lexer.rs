@@ -131,7 +131,20 @@ fn decode<'a>(
     notices: &mut Vec<Notice>,
 ) -> std::borrow::Cow<'a, str> {
     if let Some(encoding) = encoding {
-        return encoding.decode_without_bom_handling(raw).0;
+        let (text, broken) = encoding.decode_without_bom_handling(raw);
+        if !broken {
+            return text;
+        }
+        // Tools that edit the file write UTF-8 whatever its first line says.
+        let (text, how) = match std::str::from_utf8(raw) {
+            Ok(utf8) => (utf8.into(), "read as UTF-8"),
+            Err(_) => (text, "what is no character is replaced"),
+        };
+        notices.push(Notice::new(
+            "vmx.encoding-guess",
+            format!("line {line} is not {}, {how}: {}", encoding.name(), text.trim()),
+        ));
+        return text;
     }
     if let Ok(text) = std::str::from_utf8(raw) {
         return text.into();
@@ -278,6 +291,7 @@ mod tests {
             (b"x = \"\"\na = \"|zz\"", "vmx.malformed-escape"),
             (b"x = \"\"\na = \"\xff\"", "vmx.encoding-guess"),
             (b".encoding = \"klingon\"\na = \"\xff\"", "vmx.encoding-unsupported"),
+            (b".encoding = \"GBK\"\na = \"\xff\"", "vmx.encoding-guess"),
         ];
         for (text, id) in cases {
             let file = parse(text).expect("readable");
@@ -288,6 +302,21 @@ mod tests {
             );
         }
         assert!(parse(b"a = \"1\"\na = \"1\"").expect("readable").notices.is_empty());
+    }
+
+    #[test]
+    fn utf8_under_another_declared_charset_is_read_as_utf8_and_said() {
+        let file = parse(".encoding = \"Shift_JIS\"\na = \"caf\u{e9}\u{2713}\"".as_bytes()).expect("readable");
+        assert_eq!(file.get("a"), Some("caf\u{e9}\u{2713}"));
+        assert_eq!(file.notices.len(), 1);
+        assert!(
+            file.notices[0]
+                .evidence
+                .contains("line 2 is not Shift_JIS, read as UTF-8")
+        );
+        let file = parse(b".encoding = \"Shift_JIS\"\na = \"x\xff\"").expect("readable");
+        assert_eq!(file.get("a"), Some("x\u{fffd}"));
+        assert!(file.notices[0].evidence.contains("replaced"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use esxodus_convert::assess::{AssessOptions, assess};
 use esxodus_convert::preflight::{Needs, UNMADE, checks};
 use esxodus_convert::source::{ImportOptions, open};
+use esxodus_convert::targets::{NetworkMap, Target, TargetContext, target_findings};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -61,6 +62,10 @@ enum Case {
     Tabs(&'static [(&'static str, &'static str)]),
     /// Two guests: [`BASE`], and another with these lines.
     Pair(&'static str),
+    /// [`BASE`] with these lines, written for these targets with this map.
+    Written(&'static str, &'static [Target], Option<&'static str>),
+    /// [`BASE`] with its disk on the datastore ds1, assessed with this map for Proxmox VE.
+    Mapped(&'static str),
 }
 use Case::*;
 
@@ -487,7 +492,7 @@ const CASES: &[(&str, Case, Case)] = &[
         Vmx("serial0.present = \"TRUE\""),
         Vmx("serial0.present = \"FALSE\""),
     ),
-    ("nic.network-unmapped", Vmx("-ethernet0.networkName"), Vmx("")),
+    ("nic.network-missing", Vmx("-ethernet0.networkName"), Vmx("")),
     (
         "nic.mac-conflict",
         Vmx(
@@ -620,6 +625,56 @@ const CASES: &[(&str, Case, Case)] = &[
         Pair("displayName = \"web02\""),
     ),
     (
+        "nic.network-unmapped",
+        Mapped("[datastores.ds1]\nstorage = \"ceph\"\n"),
+        Mapped("[networks.LAN]\nbridge = \"vmbr0\"\n"),
+    ),
+    (
+        "target.storage-not-mapped",
+        Mapped("[networks.LAN]\nbridge = \"vmbr0\"\n"),
+        Mapped("[datastores.ds1]\nstorage = \"ceph\"\n"),
+    ),
+    (
+        "nic.network-default",
+        Written("", &Target::ALL, None),
+        Written("", &Target::ALL, Some("")),
+    ),
+    (
+        "nic.vlan-untagged",
+        Written(
+            "",
+            &[Target::Libvirt],
+            Some("[networks.LAN]\nbridge = \"b\"\nvlan = 7\n"),
+        ),
+        Written(
+            "",
+            &[Target::Libvirt, Target::Proxmox],
+            Some("[networks.LAN]\nbridge = \"b\"\nvlan = 7\nopenvswitch = true\n"),
+        ),
+    ),
+    (
+        "time.zone-unknown",
+        Written("guestOS = \"windows2019srv-64\"", &[Target::Kubevirt], None),
+        Written(
+            "guestOS = \"windows2019srv-64\"",
+            &[Target::Kubevirt],
+            Some("timezone = \"Europe/Berlin\"\n"),
+        ),
+    ),
+    (
+        "cdrom.kubevirt",
+        Written(
+            "sata0:0.present = \"TRUE\"\nsata0:0.deviceType = \"cdrom-raw\"",
+            &[Target::Kubevirt],
+            None,
+        ),
+        Written(
+            "sata0:0.present = \"TRUE\"\nsata0:0.deviceType = \"cdrom-raw\"",
+            &[Target::Proxmox],
+            None,
+        ),
+    ),
+    (
         "target.phys-bits",
         Vmx("memSize = \"1536000\""),
         Vmx("memSize = \"512000\""),
@@ -656,7 +711,18 @@ fn fired(case: Case) -> BTreeSet<String> {
     let mut name = "guest.vmx";
     let mut text = vmx("").into_bytes();
     match case {
-        Vmx(lines) => text = vmx(lines).into_bytes(),
+        Vmx(lines) | Written(lines, _, _) => text = vmx(lines).into_bytes(),
+        Mapped(map) => {
+            write(
+                name,
+                vmx("scsi0:0.fileName = \"/vmfs/volumes/ds1/web01/d.vmdk\"").as_bytes(),
+            );
+            let options = AssessOptions {
+                map: Some((NetworkMap::parse(map).expect("the map is right"), vec![Target::Proxmox])),
+                ..AssessOptions::default()
+            };
+            return assessed_with(&folder.path().join(name), &options);
+        }
         Bytes(bytes) => text = [bytes, b"\n", BASE.as_bytes()].concat(),
         Disk(lines) => {
             // The lines replace those of the same kind.
@@ -743,14 +809,28 @@ fn fired(case: Case) -> BTreeSet<String> {
         }
     }
     write(name, &text);
+    if let Written(_, targets, map) = case {
+        let machine = open(&folder.path().join(name), &ImportOptions::default())
+            .expect("importable")
+            .machine;
+        let context = TargetContext {
+            map: map.map(|text| NetworkMap::parse(text).expect("the map is right")),
+            ..TargetContext::default()
+        };
+        let findings = target_findings(&machine, &context, targets);
+        return findings.into_iter().map(|finding| finding.id).collect();
+    }
     ids(&folder.path().join(name))
 }
 
 fn assessed(path: &Path) -> BTreeSet<String> {
-    let options = AssessOptions::default();
+    assessed_with(path, &AssessOptions::default())
+}
+
+fn assessed_with(path: &Path, options: &AssessOptions) -> BTreeSet<String> {
     let report = assess(
         &[path.to_owned()],
-        &options,
+        options,
         "test",
         &mut |_, _| {},
         &AtomicBool::new(false),

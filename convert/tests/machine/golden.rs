@@ -54,7 +54,26 @@ fn guests() -> Vec<Guest> {
     let mut japanese = b".encoding = \"Shift_JIS\"\ndisplayName = \"".to_vec();
     japanese.extend(b"\x83\x54\x81\x5b\x83\x6f");
     japanese.extend(format!("\"\nguestOS = \"centos7-64\"\nmemSize = \"1024\"\n{DISK}").bytes());
+    // Every IDE place taken, a name in a code page, a boot order, disks that forget or are shared, an unknown slot.
+    let mut full = b".encoding = \"windows-1252\"\ndisplayName = \"b\xfcro\"\nannotation = \"\x80 5\"\n".to_vec();
+    full.extend(
+        b"guestOS = \"winNetStandard\"\nmemSize = \"1024\"\nbios.bootOrder = \"ethernet0\"\nbios.hddOrder = \"ide0:1\"\n\
+          ide0:0.present = \"TRUE\"\nide0:0.fileName = \"a.vmdk\"\nide0:1.present = \"TRUE\"\nide0:1.fileName = \"b.vmdk\"\n\
+          ide1:0.present = \"TRUE\"\nide1:0.fileName = \"d2.vmdk\"\nide1:0.mode = \"independent-nonpersistent\"\n\
+          ide1:1.present = \"TRUE\"\nide1:1.fileName = \"d10.vmdk\"\nscsi0.present = \"TRUE\"\nscsi0.virtualDev = \"lsilogic\"\n\
+          scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"s1.vmdk\"\nscsi0:0.sharing = \"multi-writer\"\n\
+          ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"e1000\"\nethernet0.pciSlotNumber = \"1184\"\n",
+    );
+    let many = format!(
+        "displayName = \"big\"\nguestOS = \"rhel9-64\"\nmemSize = \"1048576\"\nnumvcpus = \"320\"\ncpuid.coresPerSocket = \"80\"\n\
+         numa.vcpu.maxPerVirtualNode = \"80\"\nfirmware = \"efi\"\nscsi0.virtualDev = \"pvscsi\"\n{DISK}"
+    );
+    let mut chinese = b".encoding = \"GBK\"\ndisplayName = \"\xd6\xd0\xce\xc4\"\n".to_vec();
+    chinese.extend(format!("guestOS = \"ubuntu-64\"\nmemSize = \"1024\"\n{DISK}").bytes());
     vec![
+        guest("full-buses", "vmx", full),
+        guest("many-cpus", "vmx", many),
+        guest("gbk", "vmx", chinese),
         Guest {
             virtio_proven: true,
             map: true,
@@ -92,7 +111,7 @@ const OVF_VMWARE: &str = r#"<Envelope xmlns="http://schemas.dmtf.org/ovf/envelop
 <vmw:ExtraConfig ovf:required="false" vmw:key="disk.EnableUUID" vmw:value="TRUE"/>
 </VirtualHardwareSection></VirtualSystem></Envelope>"#;
 
-const OVF_VIRTUALBOX: &str = r#"<Envelope ovf:version="1.0" xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
+const OVF_VIRTUALBOX: &str = r#"<Envelope ovf:version="2.0" xmlns="http://schemas.dmtf.org/ovf/envelope/2" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2"
  xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
  xmlns:vssd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData">
 <References><File ovf:id="file1" ovf:href="a.vmdk"/></References>

@@ -156,8 +156,8 @@ fn wait(mut done: impl FnMut() -> bool) -> bool {
     done()
 }
 
-/// What differs on a host without KVM and with the daemon as a session: the accelerator, the CPU that it offers, and a file
-/// in place of the pty so that the test can read it.
+/// What differs on a host without KVM and with the daemon as a session: the accelerator, the CPU that it offers, the network,
+/// and a file in place of the pty so that the test can read it.
 fn for_emulation(domain: &str, serial: &Path) -> String {
     let start = domain.find("<serial ").expect("a serial port");
     let end = start + domain[start..].find("</serial>").expect("it ends");
@@ -169,6 +169,9 @@ fn for_emulation(domain: &str, serial: &Path) -> String {
     )
     .replacen("type=\"kvm\"", "type=\"qemu\"", 1)
     .replace("<cpu mode=\"host-model\"", "<cpu mode=\"maximum\"")
+    // A session has no networks of the host's.
+    .replace("<interface type=\"network\">", "<interface type=\"user\">")
+    .replace("      <source network=\"default\"/>\n", "")
 }
 
 #[test]
@@ -192,6 +195,16 @@ fn the_domain_starts_under_libvirtd_and_its_disk_boots() {
         (
             "ide",
             "guestOS = \"winXPPro\"\nide0:0.present = \"TRUE\"\nide0:0.fileName = \"a.vmdk\"\n",
+            false,
+            true,
+        ),
+        // A NIC in its slot, one that is unplugged, and an empty drive beside the disk.
+        (
+            "nics",
+            "guestOS = \"debian12-64\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n\
+             ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"vmxnet3\"\nethernet0.pciSlotNumber = \"160\"\n\
+             ethernet1.present = \"TRUE\"\nethernet1.virtualDev = \"e1000e\"\nethernet1.startConnected = \"FALSE\"\n\
+             sata0:0.present = \"TRUE\"\nsata0:0.deviceType = \"cdrom-raw\"\n",
             false,
             true,
         ),

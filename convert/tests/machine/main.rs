@@ -24,3 +24,5 @@ mod regressions;
 mod support;
 #[cfg(test)]
 mod targets;
+#[cfg(test)]
+mod written;

@@ -452,12 +452,12 @@ fn what_an_ovf_says_in_its_own_words_is_accounted_for_on_each_target() {
         let found = found.unwrap_or_else(|| panic!("{key} in {:?}", imported.accounting));
         found.targets.get(target).cloned().unwrap_or_default()
     };
-    assert_eq!(on("VirtualSystem.name", "kubevirt"), "spce");
-    assert_eq!(on("Item[1].VirtualQuantity", "libvirt"), "2 vCPUs: 2 sockets, 1 cores");
-    assert_eq!(on("Item[2].VirtualQuantity", "qemu"), "512 MiB");
-    assert_eq!(on("Item[3].ResourceSubType", "proxmox"), "pvscsi");
-    assert_eq!(on("Item[4].HostResource", "proxmox"), "scsi0");
-    assert_eq!(on("Item[5].ResourceSubType", "kubevirt"), "e1000e");
-    assert_eq!(on("Item[5].Connection", "proxmox"), "LAN");
+    assert_eq!(on("VirtualSystem.name", "kubevirt"), "name: \"spce\"");
+    assert_eq!(on("Item[1].VirtualQuantity", "qemu"), "-smp 2,sockets=2,cores=1");
+    assert_eq!(on("Item[2].VirtualQuantity", "qemu"), "size=512M");
+    assert_eq!(on("Item[3].ResourceSubType", "proxmox"), "scsihw: pvscsi");
+    assert_eq!(on("Item[4].HostResource", "proxmox"), "scsi0:");
+    assert_eq!(on("Item[5].ResourceSubType", "kubevirt"), "model: \"e1000e\"");
+    assert_eq!(on("Item[5].Connection", "proxmox"), "bridge=vmbr0");
     assert_eq!(on("Config.firmware", "proxmox"), "bios: ovmf");
 }

@@ -43,7 +43,7 @@ fn the_worked_example_comes_out_as_stated() {
         "nic.mac-ambiguous",
         "cpu.hot-add",
         "mem.hot-add",
-        "nic.network-unmapped",
+        "nic.network-missing",
         "nic.start-disconnected",
         "time.tools-sync",
         "vmx.present-false-leftover",
@@ -106,8 +106,8 @@ fn of_the_worked_example_only_the_invented_key_is_unknown() {
         .iter()
         .find(|key| key.key == "displayName")
         .expect("there");
-    assert_eq!(name.targets["proxmox"], "Prod-DB01-x");
-    assert_eq!(name.targets["kubevirt"], "prod-db01-x");
+    assert_eq!(name.targets["proxmox"], "name: Prod-DB01-x");
+    assert_eq!(name.targets["kubevirt"], "name: \"prod-db01-x\"");
 }
 
 fn machine(text: &str) -> Machine {

@@ -1,6 +1,7 @@
 //! Each target against its own oracle, and all of them against each other.
 
 use crate::support::{WORKED, context, import, shared, tool};
+use crate::written::BUSY;
 use esxodus_convert::machine::Machine;
 use esxodus_convert::targets::{NetworkMap, Target, TargetContext, TargetError, write_all};
 use serde_yaml_ng::Value;
@@ -38,7 +39,7 @@ fn claims(map: &str) -> (Machine, TargetContext) {
 
 fn cases() -> Vec<(Machine, TargetContext)> {
     let mut cases = vec![claims(GROWS), claims(LIMITED)];
-    for (text, map) in [(WORKED, true), (BIOS, false), (LINUX, false)] {
+    for (text, map) in [(WORKED, true), (BIOS, false), (LINUX, false), (BUSY, false)] {
         for proven in [false, true] {
             let machine = import(text.as_bytes()).machine;
             let mut context = context(&machine, proven);
@@ -417,6 +418,7 @@ fn all_targets_agree_on_what_they_share() {
                     .any(|interface| interface["macAddress"].as_str() == Some(mac))
             );
         }
+        agree_on_devices(&machine, &conf, &xml, &sh, domain);
         let disks = xml.matches("device=\"disk\"").count();
         assert_eq!(disks, machine.disks.len());
         assert_eq!(sh.matches("-blockdev").count(), disks);
@@ -425,6 +427,195 @@ fn all_targets_agree_on_what_they_share() {
             Some(disks)
         );
         assert_eq!(conf.matches("size=1048577K").count(), disks);
+    }
+}
+
+/// What every target says of its devices, in one form.
+#[derive(Debug, PartialEq)]
+struct Devices {
+    /// MAC, and whether the link is up, of each NIC in order.
+    nics: Vec<(String, bool)>,
+    /// Families of NIC models, in order.
+    models: Vec<String>,
+    /// Serials of disks, in order.
+    serials: Vec<String>,
+    /// The first device to boot from: `disk` or `nic`.
+    boot: String,
+    tpm: bool,
+}
+
+/// The parts of `text` that begin with `start` and end before the next `end`.
+fn parts<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
+    let starts = text.match_indices(start).map(|(at, _)| &text[at..]);
+    starts
+        .map(|rest| &rest[..rest.find(end).unwrap_or(rest.len())])
+        .collect()
+}
+
+/// Text behind `key`, up to one of `ends`.
+fn value(text: &str, key: &str, ends: &[char]) -> String {
+    let rest = text.split_once(key).map_or("", |(_, rest)| rest);
+    rest.split(ends).next().unwrap_or_default().to_lowercase()
+}
+
+fn agree_on_devices(machine: &Machine, conf: &str, xml: &str, sh: &str, domain: &Value) {
+    let family = |model: &str| model.trim_end_matches("-net-pci").to_owned();
+    let numbered = |number: usize, prefix: &str| {
+        conf.lines()
+            .find_map(|line| line.strip_prefix(&format!("{prefix}{number}: ")))
+            .unwrap_or_default()
+    };
+    let count = machine.nics.len();
+    let lines: Vec<&str> = (0..count).map(|number| numbered(number, "net")).collect();
+    let of_disks: Vec<&str> = machine
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(number, _)| {
+            let slots = conf.lines().filter(|line| line.contains("size=1048577K"));
+            slots.clone().nth(number).unwrap_or_default()
+        })
+        .collect();
+    let mut proxmox_serials: Vec<String> = of_disks.iter().map(|line| value(line, ",serial=", &[','])).collect();
+    let proxmox = Devices {
+        nics: lines
+            .iter()
+            .map(|line| {
+                let mac = line.split_once('=').filter(|(model, _)| !model.contains(','));
+                let mac = mac.map_or(String::new(), |(_, rest)| {
+                    rest.split(',').next().unwrap_or("").to_lowercase()
+                });
+                (mac, !line.contains("link_down=1"))
+            })
+            .collect(),
+        models: lines
+            .iter()
+            .map(|line| line.split(['=', ',']).next().unwrap_or_default().to_owned())
+            .collect(),
+        serials: Vec::new(),
+        boot: if value(conf, "boot: order=", &[';', '\n']).starts_with("net") {
+            "nic"
+        } else {
+            "disk"
+        }
+        .to_owned(),
+        tpm: conf.contains("tpmstate0: "),
+    };
+    let interfaces = parts(xml, "<interface", "</interface>");
+    let mut serials: Vec<String> = parts(xml, "device=\"disk\"", "</disk>")
+        .iter()
+        .map(|disk| value(disk, "<serial>", &['<']))
+        .collect();
+    let libvirt = Devices {
+        nics: interfaces
+            .iter()
+            .map(|nic| {
+                (
+                    value(nic, "<mac address=\"", &['"']),
+                    !nic.contains("<link state=\"down\"/>"),
+                )
+            })
+            .collect(),
+        models: interfaces
+            .iter()
+            .map(|nic| value(nic, "<model type=\"", &['"']))
+            .collect(),
+        serials: Vec::new(),
+        boot: if interfaces.iter().any(|nic| nic.contains("<boot order=\"1\"/>")) {
+            "nic"
+        } else {
+            "disk"
+        }
+        .to_owned(),
+        tpm: xml.contains("<tpm "),
+    };
+    let cards: Vec<&str> = sh.lines().filter(|line| line.contains(",netdev=n")).collect();
+    let qemu_serials: Vec<String> = sh
+        .lines()
+        .filter(|line| line.contains(",drive=d"))
+        .map(|line| {
+            let serial = value(line, ",serial=", &[',']);
+            // NVMe wants one in any case.
+            if serial.starts_with("esx-nvme") && machine.disks.iter().all(|disk| disk.serial.is_none()) {
+                String::new()
+            } else {
+                serial
+            }
+        })
+        .collect();
+    let qemu = Devices {
+        nics: cards
+            .iter()
+            .enumerate()
+            .map(|(number, card)| {
+                let plugged = !sh.contains(&format!("-netdev hubport,id=n{number},"));
+                (value(card, ",mac=", &[',']), plugged)
+            })
+            .collect(),
+        models: cards
+            .iter()
+            .map(|card| family(&value(card, "-device ", &[','])))
+            .collect(),
+        serials: Vec::new(),
+        boot: if cards.iter().any(|card| card.ends_with(",bootindex=1")) {
+            "nic"
+        } else {
+            "disk"
+        }
+        .to_owned(),
+        tpm: sh.contains("tpmdev=tpm0"),
+    };
+    let list = |key: &str| domain["devices"][key].as_sequence().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_lowercase();
+    let kubevirt = Devices {
+        nics: list("interfaces")
+            .iter()
+            .map(|nic| (text(&nic["macAddress"]), nic["state"].as_str() != Some("down")))
+            .collect(),
+        models: list("interfaces").iter().map(|nic| text(&nic["model"])).collect(),
+        serials: Vec::new(),
+        boot: if list("interfaces")
+            .iter()
+            .any(|nic| nic["bootOrder"].as_u64() == Some(1))
+        {
+            "nic"
+        } else {
+            "disk"
+        }
+        .to_owned(),
+        tpm: !domain["devices"]["tpm"].is_null(),
+    };
+    assert_eq!(proxmox, libvirt, "{}", machine.name);
+    assert_eq!(proxmox, qemu, "{}", machine.name);
+    // KubeVirt has no vmxnet3.
+    let models = proxmox.models.iter().map(|model| model.replace("vmxnet3", "e1000e"));
+    let expected = Devices {
+        models: models.collect(),
+        ..proxmox
+    };
+    assert_eq!(expected, kubevirt, "{}", machine.name);
+    assert_eq!(serials, qemu_serials, "{}", machine.name);
+    let of_kubevirt: Vec<String> = list("disks").iter().map(|disk| text(&disk["serial"])).collect();
+    assert_eq!(serials, of_kubevirt, "{}", machine.name);
+    // The configuration is sorted by key, so its disks are compared without order.
+    proxmox_serials.sort();
+    serials.sort();
+    assert_eq!(proxmox_serials, serials, "{}", machine.name);
+    if let Some(id) = &machine.identity.generation_id {
+        let id = esxodus_convert::machine::identity::target_uuid(id);
+        assert!(
+            conf.contains(&format!("vmgenid: {id}\n"))
+                && xml.contains(&format!("<genid>{id}</genid>"))
+                && sh.contains(&id)
+        );
+    }
+    if let Some(seconds) = machine.rtc_offset_seconds {
+        assert!(xml.contains(&format!("adjustment=\"{seconds}\"")) && sh.contains(&format!("+ {seconds}))")));
+        assert_eq!(domain["clock"]["utc"]["offsetSeconds"].as_i64(), Some(seconds));
+    } else {
+        assert_eq!(conf.contains("localtime: 1"), machine.rtc_local);
+        assert_eq!(xml.contains("offset=\"localtime\""), machine.rtc_local);
+        assert_eq!(sh.contains("base=localtime"), machine.rtc_local);
     }
 }
 

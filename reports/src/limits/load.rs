@@ -16,6 +16,16 @@ const FILES: [(&str, &str); 7] = [
 ];
 const COMPARISON: (&str, &str) = ("comparison.toml", include_str!("../../limits/comparison.toml"));
 
+/// Words that stand where a source should and name none.
+const NO_SOURCE: [&str; 6] = [
+    "no primary source",
+    "no source",
+    "without a source",
+    "general knowledge",
+    "no page at hand",
+    "third-party pages",
+];
+
 /// A limits file that was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitsError {
@@ -40,6 +50,18 @@ pub enum LimitsError {
         key: String,
         /// Name of the field.
         field: &'static str,
+    },
+    /// A host of a product of which no limits are known.
+    #[error("{file}:{line}: no limits are known of a host with product = \"{found}\"; known are {known}")]
+    UnknownProduct {
+        /// File as the caller named it.
+        file: String,
+        /// Line of the host, from 1.
+        line: usize,
+        /// The product.
+        found: String,
+        /// Known products with their versions.
+        known: String,
     },
     /// A field holds something that is not allowed there.
     #[error("{file}:{line}: the limit '{key}' has {field} = {found}; {allowed}")]
@@ -205,6 +227,21 @@ fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Lim
             allowed: "write the day as YYYY-MM-DD",
         });
     }
+    let source = text(row.source, &group.source, "source")?;
+    if let Some(found) = NO_SOURCE.iter().find(|phrase| source.to_lowercase().contains(*phrase)) {
+        return Err(LimitsError::Invalid {
+            file: file.to_owned(),
+            line,
+            key: name.clone(),
+            field: "source",
+            found: format!("\"{source}\""),
+            allowed: if found.contains("pages") {
+                "name the page"
+            } else {
+                "name a source, or leave the limit out"
+            },
+        });
+    }
     let value = row.value.ok_or_else(|| missing("value"))?;
     if matches!(value, Value::Number(number) if !number.is_finite() || number < 0.0) {
         return Err(LimitsError::Invalid {
@@ -224,7 +261,7 @@ fn resolve(file: &str, line: usize, group: &RawGroup, row: RawRow) -> Result<Lim
         unit: text(row.unit, &None, "unit")?,
         op: row.op,
         kind: row.kind.or(group.kind).ok_or_else(|| missing("kind"))?,
-        source: text(row.source, &group.source, "source")?,
+        source,
         retrieved,
         confidence,
         note: row.note,
@@ -335,6 +372,18 @@ rows = [
             assert_eq!(
                 message,
                 format!("x.toml:11: the limit 'vcpus' has no {field}; state it in the row or in its group")
+            );
+        }
+    }
+
+    #[test]
+    fn words_that_name_no_source_are_refused() {
+        for words in ["no primary source found", "General knowledge", "third-party pages"] {
+            let text = GOOD.replace("a page", words);
+            let message = parse("x.toml", &text).expect_err("must be refused").to_string();
+            assert!(
+                message.contains("'vcpus' has source = ") && message.contains("name"),
+                "{message}"
             );
         }
     }

@@ -1,8 +1,12 @@
 //! What of a machine or a host is set beside the limits.
 
-use super::load::LimitsError;
+use super::load::{LimitsError, all, comparison};
+use super::model::Scope;
+use super::usage::is_of_host;
 use crate::schema::MachineFacts;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use toml::Spanned;
 
 /// Countable facts of one machine. A zero means none; `None` means unknown and is not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -106,20 +110,70 @@ pub struct HostNumbers {
 /// Reads a host file: `[[host]]` tables with the fields of [`HostNumbers`].
 ///
 /// # Errors
-/// [`LimitsError::Syntax`] with file and line.
+/// [`LimitsError::Syntax`] with file and line; [`LimitsError::UnknownProduct`]: no limits of such a host are known, so nothing would be
+/// compared.
 pub fn hosts_from_toml(file: &str, text: &str) -> Result<Vec<HostNumbers>, LimitsError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct HostFile {
-        host: Vec<HostNumbers>,
+        host: Vec<Spanned<HostNumbers>>,
     }
-    toml::from_str::<HostFile>(text)
-        .map(|file| file.host)
-        .map_err(|error| LimitsError::Syntax {
-            file: file.to_owned(),
-            line: error.span().map_or(1, |span| {
-                text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
-            }),
-            message: error.message().to_owned(),
+    let line = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+    let hosts = toml::from_str::<HostFile>(text).map_err(|error| LimitsError::Syntax {
+        file: file.to_owned(),
+        line: error.span().map_or(1, |span| line(span.start)),
+        message: error.message().to_owned(),
+    })?;
+    let products = host_products();
+    for host in &hosts.host {
+        let product = &host.get_ref().product;
+        if !products.contains_key(product.as_str()) {
+            return Err(LimitsError::UnknownProduct {
+                file: file.to_owned(),
+                line: line(host.span().start),
+                found: product.clone(),
+                known: products
+                    .iter()
+                    .map(|(product, versions)| {
+                        let versions: Vec<&str> = versions.iter().copied().collect();
+                        format!("\"{product}\" (version {})", versions.join(", "))
+                    })
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            });
+        }
+    }
+    Ok(hosts.host.into_iter().map(Spanned::into_inner).collect())
+}
+
+/// Products with limits for a host, with the versions that these are for.
+fn host_products() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let mut products: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for limit in all() {
+        if limit.compare && limit.scope == Scope::Host && is_of_host(limit) {
+            products
+                .entry(limit.product.as_str())
+                .or_default()
+                .insert(limit.version.as_str());
+        }
+    }
+    // The user's own figures name no version.
+    for row in comparison().iter().filter(|row| row.value.is_some()) {
+        products.entry(row.product.as_str()).or_default();
+    }
+    products
+        .into_iter()
+        .map(|(product, versions)| {
+            let any = versions.is_empty();
+            (product, if any { BTreeSet::from(["all"]) } else { versions })
         })
+        .collect()
+}
+
+/// Whether a host of `version` is one that the limits for `known` are for: `7.0` covers `7.0` and `7.0.3`, not `7.01`.
+pub(super) fn covers(known: &str, version: &str) -> bool {
+    known == "all"
+        || version
+            .strip_prefix(known)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }

@@ -2,7 +2,7 @@
 
 use super::load::{all, comparison};
 use super::model::{Confidence, Kind, Limit, Operator, Scope, Value};
-use super::numbers::{HostNumbers, MachineNumbers};
+use super::numbers::{HostNumbers, MachineNumbers, covers};
 use crate::schema::{LimitEffect, LimitUse};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -31,7 +31,7 @@ pub fn host_usage(host: &HostNumbers) -> Vec<LimitUse> {
     let mut uses: Vec<LimitUse> = all()
         .iter()
         .filter(|limit| limit.compare && limit.scope == Scope::Host && limit.product == host.product)
-        .filter(|limit| limit.version == "all" || version_matches(&host.version, &limit.version))
+        .filter(|limit| covers(&limit.version, &host.version))
         .filter_map(|limit| {
             let used = match limit.key.as_str() {
                 "logical-cpus" => f64::from(host.logical_cpus),
@@ -221,10 +221,9 @@ fn users_figures(cpus: f64, memory_bytes: f64, products: &[&str]) -> Vec<LimitUs
         .collect()
 }
 
-/// `7.0` matches `7.0` and `7.0.3`, not `7.01`.
-fn version_matches(host: &str, limit: &str) -> bool {
-    host.strip_prefix(limit)
-        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+/// A limit that a host's numbers are set beside.
+pub(super) fn is_of_host(limit: &Limit) -> bool {
+    matches!(limit.key.as_str(), "logical-cpus" | "memory" | "vms" | "vcpus-total")
 }
 
 fn memory_in(unit: &str, bytes: f64) -> Option<f64> {

@@ -10,11 +10,34 @@ use std::collections::BTreeMap;
 fn field_class(kind: &str, field: &str) -> (KeyClass, &'static str) {
     use KeyClass::{Approximated, DroppedHarmless, DroppedWarning, Mapped};
     match (kind, field) {
-        (_, "InstanceID" | "ResourceType" | "Parent") => (Mapped, "what the item is and where it hangs"),
         (_, "Caption" | "Description" | "ElementName") => (DroppedHarmless, "text for people"),
+        ("15" | "16", _) => (Approximated, "an empty drive"),
+        ("21", "InstanceID" | "ResourceType") => (Approximated, "serial port, as a socket or terminal of the target"),
+        ("14", _) => (DroppedWarning, "floppy drive"),
+        ("22", _) => (DroppedWarning, "parallel port"),
+        ("3" | "4" | "5" | "6" | "10" | "17" | "20", "InstanceID" | "ResourceType" | "Parent") => {
+            (Mapped, "what the item is and where it hangs")
+        }
+        (_, "InstanceID" | "ResourceType" | "Parent") => (DroppedHarmless, "an item that the target has no need of"),
         ("3" | "4", "VirtualQuantity" | "AllocationUnits" | "CoresPerSocket") => (Mapped, "CPUs and memory"),
-        ("3" | "4", "Reservation") => (DroppedWarning, "a reservation has no equivalent"),
-        ("3" | "4", "Limit" | "Weight") => (Approximated, "kept in the machine"),
+        ("3", "Reservation") => (
+            DroppedWarning,
+            "a reservation in MHz; targets reserve whole CPUs by pinning only",
+        ),
+        ("4", "Reservation") => (
+            Approximated,
+            "nothing is taken away by ballooning; huge pages would reserve it for certain",
+        ),
+        ("3", "Limit") => (
+            DroppedWarning,
+            "a limit in MHz; cpu_limit in the map states it in CPUs of the new host",
+        ),
+        ("4", "Limit") => (
+            DroppedWarning,
+            "a limit below the size; give the guest that size instead",
+        ),
+        ("3", "Weight") => (Approximated, "a weight beside that of other guests"),
+        ("4", "Weight") => (DroppedWarning, "targets have no weight for memory"),
         ("5" | "6" | "20", "Address") => (Mapped, "number of the controller"),
         ("5" | "6" | "20", "ResourceSubType") => (Approximated, "controller model"),
         ("10", "Address") => (Mapped, "MAC"),
@@ -23,10 +46,6 @@ fn field_class(kind: &str, field: &str) -> (KeyClass, &'static str) {
         ("10", "AutomaticAllocation") => (Mapped, "link state"),
         ("10", "AddressOnParent") => (DroppedHarmless, "place among the NICs"),
         ("17", "HostResource" | "AddressOnParent") => (Mapped, "disk and its unit"),
-        ("14", _) => (DroppedWarning, "floppy drive"),
-        ("15" | "16", _) => (Approximated, "an empty drive"),
-        ("21", _) => (Approximated, "serial port"),
-        ("22", _) => (DroppedWarning, "parallel port"),
         (
             _,
             "ResourceSubType"
@@ -108,27 +127,85 @@ fn config_class(key: &str, value: &str) -> (KeyClass, &'static str) {
     }
 }
 
-/// An extra setting is a VMX key: its table knows it.
+/// VMX keys that count as extra settings of an OVF, in lower case.
+const READ: [&str; 18] = [
+    "firmware",
+    "uefi.secureboot.enabled",
+    "vtpm.present",
+    "managedvm.autoaddvtpm",
+    "uuid.bios",
+    "vm.genid",
+    "vm.genidx",
+    "disk.enableuuid",
+    "vcpu.hotadd",
+    "mem.hotadd",
+    "vhv.enable",
+    "numa.vcpu.maxpervirtualnode",
+    "bios.bootorder",
+    "bios.hddorder",
+    "bios.bootdeviceclasses",
+    "rtc.difffromutc",
+    "sched.cpu.shares",
+    "sched.mem.pin",
+];
+
+/// An extra setting is a VMX key: its table knows it. But devices are items in an OVF, so their keys are not read.
 fn extra_class(key: &str, value: &str, machine: &Machine) -> (KeyClass, &'static str) {
+    use KeyClass::{Approximated, DroppedHarmless, DroppedWarning, Mapped, Unknown};
+    let lower = key.to_ascii_lowercase();
     match config_class(key, value) {
-        (KeyClass::Unknown, _) => crate::accounting::table::classify(&key.to_ascii_lowercase(), value, machine),
+        (Unknown, _) => match crate::accounting::table::classify(&lower, value, machine) {
+            (Mapped | Approximated, _) if lower == "svga.present" => (DroppedHarmless, "the target has its own"),
+            (Mapped | Approximated, _) if !READ.contains(&lower.as_str()) && lower != "sched.mem.min" => {
+                (DroppedWarning, "not read in an OVF, where devices are items")
+            }
+            known => known,
+        },
         known => known,
+    }
+}
+
+/// A warning about something that is switched off, or as VMware sets it, would be noise.
+fn without_noise(
+    (kind, field): (&str, &str),
+    value: &str,
+    machine: &Machine,
+    (class, why): (KeyClass, &'static str),
+) -> (KeyClass, &'static str) {
+    let number = value.trim().parse::<u64>().ok();
+    let normal = match (kind, field) {
+        ("3" | "4", "Limit" | "Reservation") if matches!(value.trim(), "" | "-1" | "0") => true,
+        ("4", "Limit") => number.is_some_and(|limit| limit >= machine.memory.mib),
+        ("4", "Weight") => machine.memory.shares.is_none(),
+        _ => false,
+    };
+    if normal && class == KeyClass::DroppedWarning {
+        (KeyClass::DroppedHarmless, "switched off, or the default")
+    } else {
+        (class, why)
     }
 }
 
 /// The VMX key that says the same as a field of an item, so that both become the same on a target.
 fn vmx_key(kind: &str, field: &str, device: Option<&str>) -> Option<String> {
     let property = |name: &str| device.map(|device| format!("{device}.{name}"));
+    let place = matches!(field, "InstanceID" | "ResourceType" | "Parent");
     match (kind, field) {
-        ("3", "VirtualQuantity") => Some("numvcpus".to_owned()),
-        ("3", "CoresPerSocket") => Some("cpuid.coresPerSocket".to_owned()),
         ("3", "Weight") => Some("sched.cpu.shares".to_owned()),
-        ("4", "VirtualQuantity") => Some("memSize".to_owned()),
+        ("3", "CoresPerSocket") => Some("cpuid.coresPerSocket".to_owned()),
+        ("3", "VirtualQuantity" | "AllocationUnits") => Some("numvcpus".to_owned()),
+        ("3", _) if place => Some("numvcpus".to_owned()),
+        ("4", "Reservation") => Some("sched.mem.min".to_owned()),
+        ("4", "VirtualQuantity" | "AllocationUnits") => Some("memSize".to_owned()),
+        ("4", _) if place => Some("memSize".to_owned()),
+        ("15" | "16", _) => Some("cdrom0.present".to_owned()),
         ("5" | "6" | "20" | "10", "ResourceSubType") => property("virtualDev"),
+        ("5" | "6" | "20", "Address") => property("present"),
         ("10", "Address") => property("address"),
         ("10", "Connection") => property("networkName"),
         ("10", "AutomaticAllocation") => property("startConnected"),
-        ("17", "HostResource") => property("fileName"),
+        ("17", "HostResource" | "AddressOnParent") => property("fileName"),
+        ("5" | "6" | "10" | "17" | "20" | "21", _) if place => property("present"),
         _ => None,
     }
 }
@@ -139,6 +216,7 @@ fn vmx_setting(key: &str) -> Option<String> {
         "firmware" => "firmware",
         "bootoptions.efisecurebootenabled" => "uefi.secureBoot.enabled",
         "cpuhotaddenabled" => "vcpu.hotadd",
+        "cpuhotremoveenabled" => "vcpu.hotremove",
         "memoryhotaddenabled" => "mem.hotadd",
         "nestedhvenabled" => "vhv.enable",
         _ => return None,
@@ -189,6 +267,14 @@ pub(super) fn account(
             );
         }
     }
+    for text in system.annotation.iter().flat_map(|annotation| &annotation.text) {
+        add(
+            "AnnotationSection.Annotation".to_owned(),
+            text,
+            (KeyClass::Mapped, "notes"),
+            Some("annotation".to_owned()),
+        );
+    }
     for kind in hardware.system.iter().flat_map(|entry| &entry.kind) {
         add(
             "System.VirtualSystemType".to_owned(),
@@ -203,6 +289,11 @@ pub(super) fn account(
         .copied()
         .filter(|item| first(&item.resource_type) == Some("10"))
         .collect();
+    let ports: Vec<&Item> = items
+        .iter()
+        .copied()
+        .filter(|item| first(&item.resource_type) == Some("21"))
+        .collect();
     for (number, item) in hardware
         .items
         .iter()
@@ -213,9 +304,11 @@ pub(super) fn account(
         let used = items.iter().any(|other| std::ptr::eq(*other, item));
         let instance = first(&item.instance_id).map_or_else(|| format!("#{number}"), str::to_owned);
         let kind = first(&item.resource_type).unwrap_or_default();
-        let device = match adapters.iter().position(|other| std::ptr::eq(*other, item)) {
-            Some(adapter) => Some(format!("ethernet{adapter}")),
-            None => names.get(&instance).cloned(),
+        let among = |items: &[&Item]| items.iter().position(|other| std::ptr::eq(*other, item));
+        let device = match (among(&adapters), among(&ports)) {
+            (Some(adapter), _) => Some(format!("ethernet{adapter}")),
+            (None, Some(port)) => Some(format!("serial{port}")),
+            (None, None) => names.get(&instance).cloned(),
         };
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for (field, value) in item.fields() {
@@ -227,7 +320,7 @@ pub(super) fn account(
                 String::new()
             };
             let class = if used {
-                field_class(kind, field)
+                without_noise((kind, field), value, machine, field_class(kind, field))
             } else {
                 (KeyClass::DroppedHarmless, "of another deployment configuration")
             };
@@ -244,11 +337,19 @@ pub(super) fn account(
             );
         }
         for config in &item.config {
+            let slot = kind == "10" && config.key == "slotInfo.pciSlotNumber" && used;
+            let (class, same_as) = match device.as_ref().filter(|_| slot) {
+                Some(nic) => (
+                    (KeyClass::Approximated, "NIC name in the guest"),
+                    Some(format!("{nic}.pciSlotNumber")),
+                ),
+                None => (config_class(&config.key, &config.value), None),
+            };
             add(
                 format!("Item[{instance}].Config.{}", config.key),
                 &config.value,
-                config_class(&config.key, &config.value),
-                None,
+                class,
+                same_as,
             );
         }
     }
@@ -277,19 +378,25 @@ pub(super) fn account(
         );
     }
     for disk in &envelope.disks {
-        let used = disk.file_ref.is_none()
-            || machine.disks.iter().any(|found| {
-                envelope
-                    .files
-                    .iter()
-                    .any(|file| Some(&file.id) == disk.file_ref.as_ref() && file.href == found.file)
-            });
-        let class = if used {
+        let file = envelope
+            .files
+            .iter()
+            .find(|file| Some(&file.id) == disk.file_ref.as_ref());
+        let found = machine
+            .disks
+            .iter()
+            .find(|found| file.is_some_and(|file| file.href == found.file));
+        let class = if found.is_some() || disk.file_ref.is_none() {
             (KeyClass::Mapped, "size and file of a disk")
         } else {
             (KeyClass::DroppedHarmless, "a disk of another guest")
         };
-        add(format!("Disk[{}].capacity", disk.disk_id), &disk.capacity, class, None);
+        add(
+            format!("Disk[{}].capacity", disk.disk_id),
+            &disk.capacity,
+            class,
+            found.map(|found| format!("{}.fileName", found.name())),
+        );
     }
     Accounting { keys }
 }

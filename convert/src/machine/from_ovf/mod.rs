@@ -5,7 +5,9 @@ mod storage;
 
 use super::{
     CpuTopology, Firmware, FirmwareKind, Identity, MACHINE_SCHEMA, MacOrigin, Machine, Memory, Nic, Notice, OsFamily,
-    ParallelPort, SerialPort, SourceKind, Tpm, Usb, from_vmx::topology, guest_os, identity,
+    ParallelPort, SerialPort, SourceKind, Tpm, Usb,
+    from_vmx::{boot_order, topology},
+    guest_os, identity,
 };
 use crate::ovf::{Envelope, FileEntry, Hardware, Item, OvfError, VirtualSystem, scale};
 use reports::schema::Accounting;
@@ -239,7 +241,7 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
         name.to_owned()
     };
     let firmware_kind = match config("firmware") {
-        Some(text) if text.eq_ignore_ascii_case("efi") => FirmwareKind::Uefi,
+        Some(text) if text.eq_ignore_ascii_case("efi") || text.eq_ignore_ascii_case("uefi") => FirmwareKind::Uefi,
         None => FirmwareKind::Bios,
         Some(text) if text.eq_ignore_ascii_case("bios") => FirmwareKind::Bios,
         Some(text) => {
@@ -249,7 +251,16 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
     };
     let has_tpm = items
         .iter()
-        .any(|item| first(&item.resource_sub_type).is_some_and(|kind| kind.to_ascii_lowercase().contains("vtpm")));
+        .any(|item| first(&item.resource_sub_type).is_some_and(|kind| kind.to_ascii_lowercase().contains("vtpm")))
+        || on("vtpm.present")
+        || on("managedVM.autoAddVTPM");
+    let nics = nics(&of_type(&[10]));
+    let boot_order = boot_order(
+        config("bios.hddOrder"),
+        config("bios.bootOrder").or_else(|| config("bios.bootDeviceClasses")),
+        &storage.disks,
+        &nics,
+    );
     let rtc_local = os.family == OsFamily::Windows;
     if on("disk.EnableUUID") {
         for disk in &mut storage.disks {
@@ -278,7 +289,9 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
                 smbios_serial: smbios_uuid
                     .and(config("uuid.bios"))
                     .map(|text| format!("VMware-{text}")),
-                generation_id: None,
+                generation_id: config("vm.genid")
+                    .zip(config("vm.genidX"))
+                    .and_then(|(low, high)| identity::generation_id(low, high)),
             }
         },
         firmware: Firmware {
@@ -309,21 +322,31 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
             shares: cpu_item
                 .and_then(|item| number(&item.weight))
                 .filter(|weight| *weight > 0 && *weight != 1000 * u64::from(vcpus))
-                .map(|weight| weight.to_string()),
+                .map(|weight| weight.to_string())
+                .or_else(|| config("sched.cpu.shares").map(str::to_owned)),
         },
         memory: Memory {
             mib,
             hot_add: on("memoryHotAddEnabled") || on("mem.hotadd"),
-            reservation_mib: memory_item
-                .and_then(|item| number(&item.reservation))
-                .filter(|mib| *mib > 0),
+            reservation_mib: if on("sched.mem.pin") {
+                Some(mib)
+            } else {
+                memory_item
+                    .and_then(|item| number(&item.reservation))
+                    .or_else(|| config("sched.mem.min").and_then(|text| text.parse().ok()))
+                    .filter(|mib| *mib > 0)
+            },
             limit_mib: memory_item.and_then(|item| number(&item.limit)),
-            shares: None,
+            // 10 shares a MiB is VMware's "normal".
+            shares: memory_item
+                .and_then(|item| number(&item.weight))
+                .filter(|weight| *weight > 0 && *weight != mib.saturating_mul(10))
+                .map(|weight| weight.to_string()),
         },
         controllers: storage.controllers,
         disks: storage.disks,
         removable: storage.removable,
-        nics: nics(&of_type(&[10])),
+        nics,
         serial: (0..)
             .zip(of_type(&[21]))
             .map(|(index, _)| SerialPort {
@@ -358,10 +381,10 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
         template: false,
         snapshots: Vec::new(),
         os,
-        boot_order: Vec::new(),
+        boot_order,
     };
     let mut accounting = keys::account(&machine, system, hardware, &items, &storage.names, envelope);
-    crate::accounting::fill_targets(&mut accounting, &machine, false);
+    crate::accounting::fill_defaults(&mut accounting, &machine);
     Ok(Built {
         machine,
         notices,

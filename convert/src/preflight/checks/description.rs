@@ -78,7 +78,7 @@ pub(super) const CHECKS: &[Check] = &[
         "vmx.encoding-guess",
         Warn,
         "bytes that are not of the declared charset",
-        "Text was read as windows-1252, which may be wrong.",
+        "Text was read in another charset, or with signs missing; the evidence says how.",
         "Compare the names; convert the file to UTF-8.",
         noticed,
     ),

@@ -1,7 +1,7 @@
 //! Controllers and removable drives.
 
 use super::super::evidence::{controllers, noticed, when};
-use super::super::{Check, check};
+use super::super::{Check, Needs, check, raised};
 use crate::machine::{ControllerBus, FirmwareKind, RemovableKind};
 use reports::schema::Severity::{Block, Info, Warn};
 
@@ -37,6 +37,14 @@ pub(super) const CHECKS: &[Check] = &[
                 .count();
             when(count > 1, || format!("{count} drives"))
         },
+    ),
+    raised(
+        "cdrom.kubevirt",
+        Info,
+        Needs::Targets,
+        "a CD drive, and KubeVirt",
+        "KubeVirt refuses a drive without a volume unless a feature gate is set: the guest gets none there.",
+        "Add a `cdrom` disk with its volume where the guest needs an image.",
     ),
     check(
         "floppy.attached",

@@ -130,6 +130,14 @@ pub(super) const CHECKS: &[Check] = &[
         |s| when(cpu_level(s.machine) == 3, || s.machine.os.title.clone()),
     ),
     raised(
+        "time.zone-unknown",
+        Warn,
+        Needs::Targets,
+        "a guest whose clock runs in local time, KubeVirt, and no time zone in the map",
+        "KubeVirt wants the zone's name, which no file of the source holds: the clock starts in UTC, hours off.",
+        "Set `timezone` in the map, for all guests or for this one.",
+    ),
+    raised(
         "vm.name-exists",
         Block,
         Needs::Estate,

@@ -1,14 +1,47 @@
 //! NICs and networks.
 
 use super::super::evidence::{nics, noticed};
-use super::super::{Check, check};
+use super::super::{Check, Needs, check, raised};
 use crate::machine::{MacOrigin, OsFamily, SourceKind, identity};
 use reports::schema::Severity::{Block, Info, Warn};
 
 /// The checks, in the order of the documentation.
 pub(super) const CHECKS: &[Check] = &[
-    check(
+    raised(
         "nic.network-unmapped",
+        Block,
+        Needs::Targets,
+        "a network that the map lacks",
+        "The NIC has no place on the target; nothing is written until the map names one.",
+        "Add the lines to the map.",
+    ),
+    raised(
+        "target.storage-not-mapped",
+        Block,
+        Needs::Targets,
+        "a datastore that the map lacks",
+        "The disk has no place on the target; nothing is written until the map names one.",
+        "Add the lines to the map.",
+    ),
+    raised(
+        "nic.network-default",
+        Warn,
+        Needs::Targets,
+        "a NIC, and no map",
+        "The NIC goes to the default network: vmbr0 on Proxmox VE, the network `default` of libvirt, user networking of QEMU, \
+         the pod network or a NetworkAttachmentDefinition named after the source network on KubeVirt.",
+        "Give a map (--map FILE) that says where each source network ends.",
+    ),
+    raised(
+        "nic.vlan-untagged",
+        Warn,
+        Needs::Targets,
+        "a VLAN tag for libvirt on a plain bridge, or for QEMU",
+        "libvirt tags the traffic of Open vSwitch's bridges only, and QEMU none: the NIC is on the bridge without a tag.",
+        "Set `openvswitch = true` where the bridge is one of Open vSwitch; otherwise name a bridge that is in the VLAN already.",
+    ),
+    check(
+        "nic.network-missing",
         Warn,
         "a NIC without a network",
         "The source doesn't say which network; with a map it has to be named by its MAC.",
@@ -96,7 +129,7 @@ pub(super) const CHECKS: &[Check] = &[
         "nic.start-disconnected",
         Info,
         "a NIC that starts disconnected",
-        "The link is made down (by hand on QEMU).",
+        "The link is made down; on QEMU the cable leads nowhere.",
         "Nothing to do.",
         |s| nics(s, |nic| !nic.connected),
     ),

@@ -5,7 +5,7 @@
 #   ESXODUS_CPU       CPU model; default max under TCG, host under KVM
 #   ESXODUS_DISPLAY   none (default), gtk, vnc=:0 …
 #   ESXODUS_NET       user (default) or bridge (needs qemu-bridge-helper)
-#   ESXODUS_SNAPSHOT  1: writes to the disks are thrown away at the end
+#   ESXODUS_SNAPSHOT  1: writes to the disks, firmware variables and TPM are thrown away at the end (needs qemu-img)
 #   ESXODUS_FIRMWARE  folder with OVMF's files; default: where Debian has them
 set -eu
 cd -- "$(dirname -- "$0")/.."
@@ -15,17 +15,32 @@ cpu=${ESXODUS_CPU:-$cpu}
 net=${ESXODUS_NET:-user}
 qemu=${QEMU:-qemu-system-x86_64}
 command -v "$qemu" >/dev/null || { echo "$qemu is missing: install qemu-system-x86" >&2; exit 2; }
+snapshot=${ESXODUS_SNAPSHOT:-0}
 set -- "$@" -name odd -no-user-config -nodefaults
+scratch=
+if [ "$snapshot" = 1 ]; then
+  command -v qemu-img >/dev/null || { echo "qemu-img is missing: install qemu-utils" >&2; exit 2; }
+  scratch=$(mktemp -d targets/qemu-scratch.XXXXXX)
+  trap 'rm -rf -- "$scratch"' EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+fi
 set -- "$@" -machine q35 -accel "$accel"
 set -- "$@" -cpu "$cpu"
 set -- "$@" -m size=1024M
 set -- "$@" -smp 2,sockets=2,cores=1,threads=1
 set -- "$@" -rtc base=utc,driftfix=slew
 set -- "$@" -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
-set -- "$@" -blockdev 'driver=qcow2,node-name=d0,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 0.qcow2'
+disk='driver=qcow2,node-name=d0,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 0.qcow2'
+if [ "$snapshot" = 1 ]; then
+  qemu-img create -q -f qcow2 -F qcow2 -b "$PWD"/'disks/it'\''s, disk 0.qcow2' "$scratch/d0.qcow2"
+  disk=driver=qcow2,node-name=d0,discard=unmap,file.driver=file,file.filename=$scratch/d0.qcow2
+fi
+set -- "$@" -blockdev "$disk"
 set -- "$@" -device ide-hd,bus=ide.0,drive=d0,bootindex=1
 set -- "$@" -device VGA -device virtio-rng-pci
 set -- "$@" -device qemu-xhci -device usb-tablet
 set -- "$@" -display "${ESXODUS_DISPLAY:-none}" -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon console
-[ "${ESXODUS_SNAPSHOT:-0}" = 1 ] && set -- "$@" -snapshot
-exec "$qemu" "$@"
+[ -n "$scratch" ] || exec "$qemu" "$@"
+"$qemu" "$@"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Creates the guest on a Proxmox VE node, as root. It starts nothing and overwrites nothing.
-# VMID and STORAGE may be given in the environment.
+# VMID may be given in the environment, and STORAGE for what the map names none.
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 VMID=${VMID:-$(pvesh get /cluster/nextid)}

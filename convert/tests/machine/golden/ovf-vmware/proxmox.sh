@@ -1,6 +1,6 @@
 #!/bin/sh
 # Creates the guest on a Proxmox VE node, as root. It starts nothing and overwrites nothing.
-# VMID and STORAGE may be given in the environment.
+# VMID may be given in the environment, and STORAGE for what the map names none.
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 VMID=${VMID:-$(pvesh get /cluster/nextid)}
@@ -20,7 +20,7 @@ qm create "$VMID" \
   --sockets 2 \
   --description 'Source name: app01'
 
-qm set "$VMID" --efidisk0 "$STORAGE:1,efitype=4m,pre-enrolled-keys=0"
+qm set "$VMID" --efidisk0 "$STORAGE":1,efitype=4m,pre-enrolled-keys=0
 qm set "$VMID" --sata0 "$STORAGE":0,import-from="$here"/'disks/it'\''s, disk 0.qcow2',discard=on,serial=esx-nvme0-0
 qm set "$VMID" --boot order=sata0
 echo "guest $VMID is ready: qm start $VMID"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Creates the guest on a Proxmox VE node, as root. It starts nothing and overwrites nothing.
-# VMID and STORAGE may be given in the environment.
+# VMID may be given in the environment, and STORAGE for what the map names none.
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 VMID=${VMID:-$(pvesh get /cluster/nextid)}
@@ -21,8 +21,8 @@ qm create "$VMID" \
   --vmgenid 00000001-0000-0000-feff-ffffffffffff \
   --description 'Source name: DC 01'
 
-qm set "$VMID" --efidisk0 "$STORAGE:1,efitype=4m,pre-enrolled-keys=1"
-qm set "$VMID" --tpmstate0 "$STORAGE:1,version=v2.0"
+qm set "$VMID" --efidisk0 "$STORAGE":1,efitype=4m,pre-enrolled-keys=1
+qm set "$VMID" --tpmstate0 "$STORAGE":1,version=v2.0
 qm set "$VMID" --sata0 "$STORAGE":0,import-from="$here"/'disks/it'\''s, disk 0.qcow2',discard=on
 qm set "$VMID" --boot order=sata0
 echo "guest $VMID is ready: qm start $VMID"

@@ -1,0 +1,76 @@
+#!/bin/sh
+# büro
+# Runs the guest in the foreground, on its converted disks. Further arguments go to QEMU.
+#   ESXODUS_ACCEL     tcg (default) or kvm
+#   ESXODUS_CPU       CPU model; default max under TCG, host under KVM
+#   ESXODUS_DISPLAY   none (default), gtk, vnc=:0 …
+#   ESXODUS_NET       user (default) or bridge (needs qemu-bridge-helper)
+#   ESXODUS_SNAPSHOT  1: writes to the disks, firmware variables and TPM are thrown away at the end (needs qemu-img)
+#   ESXODUS_FIRMWARE  folder with OVMF's files; default: where Debian has them
+set -eu
+cd -- "$(dirname -- "$0")/.."
+accel=${ESXODUS_ACCEL:-tcg}
+if [ "$accel" = kvm ]; then cpu=host; else cpu=max; fi
+cpu=${ESXODUS_CPU:-$cpu}
+net=${ESXODUS_NET:-user}
+qemu=${QEMU:-qemu-system-x86_64}
+command -v "$qemu" >/dev/null || { echo "$qemu is missing: install qemu-system-x86" >&2; exit 2; }
+snapshot=${ESXODUS_SNAPSHOT:-0}
+set -- "$@" -name bro -no-user-config -nodefaults
+scratch=
+if true; then
+  command -v qemu-img >/dev/null || { echo "qemu-img is missing: install qemu-utils" >&2; exit 2; }
+  scratch=$(mktemp -d targets/qemu-scratch.XXXXXX)
+  trap 'rm -rf -- "$scratch"' EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+fi
+set -- "$@" -machine pc -accel "$accel"
+set -- "$@" -cpu "$cpu"
+set -- "$@" -m size=1024M
+set -- "$@" -smp 1,sockets=1,cores=1,threads=1
+set -- "$@" -rtc base=localtime,driftfix=slew
+set -- "$@" -device virtio-scsi-pci,id=virtio-scsi0
+disk='driver=qcow2,node-name=d0,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 0.qcow2'
+if [ "$snapshot" = 1 ]; then
+  qemu-img create -q -f qcow2 -F qcow2 -b "$PWD"/'disks/it'\''s, disk 0.qcow2' "$scratch/d0.qcow2"
+  disk=driver=qcow2,node-name=d0,discard=unmap,file.driver=file,file.filename=$scratch/d0.qcow2
+fi
+set -- "$@" -blockdev "$disk"
+set -- "$@" -device ide-hd,bus=ide.0,unit=0,drive=d0,share-rw=on
+disk='driver=qcow2,node-name=d1,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 1.qcow2'
+if [ "$snapshot" = 1 ]; then
+  qemu-img create -q -f qcow2 -F qcow2 -b "$PWD"/'disks/it'\''s, disk 1.qcow2' "$scratch/d1.qcow2"
+  disk=driver=qcow2,node-name=d1,discard=unmap,file.driver=file,file.filename=$scratch/d1.qcow2
+fi
+set -- "$@" -blockdev "$disk"
+set -- "$@" -device ide-hd,bus=ide.0,unit=1,drive=d1
+disk='driver=qcow2,node-name=d2,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 2.qcow2'
+if [ "$snapshot" = 1 ]; then
+  qemu-img create -q -f qcow2 -F qcow2 -b "$PWD"/'disks/it'\''s, disk 2.qcow2' "$scratch/d2.qcow2"
+  disk=driver=qcow2,node-name=d2,discard=unmap,file.driver=file,file.filename=$scratch/d2.qcow2
+fi
+set -- "$@" -blockdev "$disk"
+set -- "$@" -device ide-hd,bus=ide.1,unit=0,drive=d2,bootindex=2
+disk='driver=qcow2,node-name=d3,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 3.qcow2'
+if true; then
+  qemu-img create -q -f qcow2 -F qcow2 -b "$PWD"/'disks/it'\''s, disk 3.qcow2' "$scratch/d3.qcow2"
+  disk=driver=qcow2,node-name=d3,discard=unmap,file.driver=file,file.filename=$scratch/d3.qcow2
+fi
+set -- "$@" -blockdev "$disk"
+set -- "$@" -device ide-hd,bus=ide.1,unit=1,drive=d3
+disk='driver=qcow2,node-name=d4,discard=unmap,file.driver=file,file.filename=./disks/it'\''s,, disk 4.qcow2'
+if [ "$snapshot" = 1 ]; then
+  qemu-img create -q -f qcow2 -F qcow2 -b "$PWD"/'disks/it'\''s, disk 4.qcow2' "$scratch/d4.qcow2"
+  disk=driver=qcow2,node-name=d4,discard=unmap,file.driver=file,file.filename=$scratch/d4.qcow2
+fi
+set -- "$@" -blockdev "$disk"
+set -- "$@" -device scsi-hd,bus=virtio-scsi0.0,scsi-id=0,lun=0,drive=d4
+if [ "$net" = bridge ]; then set -- "$@" -netdev bridge,id=n0,br=br0; else set -- "$@" -netdev user,id=n0; fi
+set -- "$@" -device e1000,netdev=n0,bootindex=1
+set -- "$@" -device VGA -device virtio-rng-pci
+set -- "$@" -device piix3-usb-uhci -device usb-tablet
+set -- "$@" -display "${ESXODUS_DISPLAY:-none}" -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon console
+[ -n "$scratch" ] || exec "$qemu" "$@"
+"$qemu" "$@"
