@@ -12,6 +12,7 @@ use std::{
 };
 
 use esxodus_runner::{
+    arch::Topology,
     direct::{self, Found},
     engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine as _, FirmwareSpec, MachineModel, VmSpec},
     qemu::Qemu,
@@ -267,7 +268,7 @@ fn a_debian_disk_boots_to_its_login_in_qemu_by_the_kernel_found_on_it() {
     found.kernel.cmdline = direct::with_console(&found.kernel.cmdline);
     let spec = VmSpec {
         name: "debian".into(),
-        vcpus: 2,
+        topology: Topology::flat(2),
         memory_mib: 512,
         machine: MachineModel::Q35,
         firmware: FirmwareSpec::Bios,

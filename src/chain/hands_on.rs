@@ -5,6 +5,7 @@ use super::{measure, prove};
 use crate::cli::Context;
 use crate::cli::options::{EngineArgs, EngineName};
 use anyhow::{Context as _, bail};
+use runner::arch::Topology;
 use runner::console::Left;
 use runner::direct;
 use runner::engine::{
@@ -102,7 +103,7 @@ pub(crate) fn run(context: &Context, what: &What, wish: &Wish<'_>) -> anyhow::Re
     };
     spec.kernel = kernel;
     spec.memory_mib = wish.memory_mib.unwrap_or(spec.memory_mib);
-    spec.vcpus = wish.vcpus.unwrap_or(spec.vcpus);
+    spec.topology = wish.vcpus.map_or(spec.topology, Topology::flat);
     context.say("console of the guest: Ctrl-] leaves");
     let own = Kvm {
         transport: wish.transport,
@@ -174,7 +175,7 @@ fn plain_spec(wish: &Wish<'_>, disks: &[(PathBuf, DiskFormat)], choice: &Choice,
     };
     VmSpec {
         name,
-        vcpus: 1,
+        topology: Topology::flat(1),
         memory_mib: DEFAULT_MEMORY_MIB,
         machine: MachineModel::Q35,
         firmware: wish.firmware.clone(),

@@ -2,7 +2,7 @@
 
 use super::copy::target_names;
 use super::folder::{RunFolder, write_whole};
-use super::measure::choose;
+use super::measure::{choose, choose_direct};
 use super::source::{self, Opened};
 use crate::cli::Context;
 use crate::cli::options::{EngineArgs, SourceOptions};
@@ -110,7 +110,10 @@ pub(crate) fn request(folder: &RunFolder, engine: &EngineArgs) -> anyhow::Result
         },
     });
     let disks = disks.collect();
-    Ok(ProveRequest::new(machine, disks, folder.root(), choose(engine)?))
+    Ok(ProveRequest {
+        appliance: choose_direct(engine)?,
+        ..ProveRequest::new(machine, disks, folder.root(), choose(engine)?)
+    })
 }
 
 /// Boots a guest that is not converted: from overlays on its own disks where QEMU reads them, else from temporary copies. Evidence goes
@@ -153,6 +156,7 @@ pub(crate) fn unconverted(
     };
     let request = ProveRequest {
         real,
+        appliance: choose_direct(engine)?,
         ..ProveRequest::new(machine, disks, &out, choice)
     };
     let outcome = run(context, &wish.applied(request))?;

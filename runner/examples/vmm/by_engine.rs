@@ -30,7 +30,7 @@ fn spec(options: &Options) -> VmSpec {
     };
     VmSpec {
         name: "lab".into(),
-        vcpus: config.topology.vcpus(),
+        topology: config.topology,
         memory_mib: config.memory_bytes >> 20,
         machine: MachineModel::Q35,
         firmware: FirmwareSpec::Bios,
