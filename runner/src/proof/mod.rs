@@ -97,7 +97,7 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
     let begun = Instant::now();
     if request.choice.engine == EngineKind::Kvm && request.kernel.is_none() {
         return Err(RunnerError::Unusable {
-            what: "the own VMM has no firmware, and this proof boots through the guest's own boot loader".into(),
+            what: "the own VMM has no firmware, and no kernel was given that it could enter".into(),
             advice: "Use --engine qemu".into(),
         });
     }
@@ -233,7 +233,10 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
         engine: version.to_owned(),
         accelerator: request.choice.class,
         engine_reason: request.choice.reason.clone(),
-        firmware: hardware.firmware_name().to_owned(),
+        firmware: match request.kernel {
+            Some(_) => "none, the kernel was entered directly".to_owned(),
+            None => hardware.firmware_name().to_owned(),
+        },
         devices: format!(
             "{}, {}",
             if request.disks.is_empty() {

@@ -193,6 +193,16 @@ fn bench(name: &'static str, rounds: usize, script: String, show: impl FnOnce(&m
         missed: Vec::new(),
     };
     show(&mut table);
+    // What KVM counted says where time goes.
+    for name in ["own", "qemu"] {
+        let last = records.iter().rev().find(|record| record["name"] == name);
+        if let Some(counters) = last
+            .map(|record| &record["counters"])
+            .filter(|counters| !counters.is_null())
+        {
+            println!("  KVM's counters until init, {name}: {counters}");
+        }
+    }
     assert_eq!(records.len(), 2 * rounds, "rounds are missing:\n{output}");
     if std::env::var_os("ESXODUS_BENCH_STRICT").is_some_and(|strict| strict == "1") {
         assert!(table.missed.is_empty(), "missed: {:#?}", table.missed);
