@@ -287,6 +287,11 @@ impl Appliance {
         Ok((root, volumes))
     }
 
+    /// Where the first root is mounted.
+    pub(crate) fn root_path(&mut self) -> io::Result<PathBuf> {
+        Ok(self.first_root()?.0.path.clone())
+    }
+
     /// Does `action` in the first root; what was not opened or mounted is said beside what the action says.
     fn in_first_root(&mut self, action: &str, task: &Value) -> io::Result<Value> {
         let root = self.first_root()?.0;

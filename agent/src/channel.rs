@@ -1,14 +1,18 @@
 //! The line to the host: a virtio-serial port, else the second UART in raw mode.
 
-use esxodus_agent::protocol::PORT_NAME;
+use esxodus_agent::protocol::{PORT_NAME, UART_LINE};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Opens the line. The virtio port is waited for, since its driver may load late; then the UART is taken.
+/// Opens the line. The virtio port is waited for, since its driver may load late; then the UART is taken, or at once where the
+/// kernel's command line says so.
 pub(crate) fn open(patience: Duration) -> io::Result<File> {
+    if fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.split_whitespace().any(|word| word == UART_LINE)) {
+        return uart(Path::new("/dev/ttyS1"));
+    }
     let until = Instant::now() + patience;
     loop {
         if let Some(file) = virtio_port().and_then(|path| OpenOptions::new().read(true).write(true).open(path).ok()) {

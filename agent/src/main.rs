@@ -7,6 +7,7 @@ mod channel;
 mod exec;
 mod fixup;
 mod fstab;
+mod guest_files;
 mod initramfs;
 mod inject;
 mod inspect;

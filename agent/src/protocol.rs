@@ -6,9 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Both sides refuse another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "org.esxodus.agent.0";
+/// Word on the kernel's command line: the agent's line is the second UART, and there is no port to wait for.
+pub const UART_LINE: &str = "esxodus.line=uart";
 /// Largest piece of a file in one message, in bytes.
 pub const MAX_PIECE: u32 = 1 << 20;
 
@@ -112,6 +114,23 @@ pub enum Request {
         offset: u64,
         /// Permission bits for a new file.
         mode: u32,
+    },
+    /// Reads a piece of a regular file of the guest root found by `Inspect` (appliance); links are followed inside that root.
+    /// Answered by [`Answer::Piece`].
+    GuestFile {
+        /// Absolute path in the guest.
+        path: String,
+        /// Byte offset.
+        offset: u64,
+        /// At most so many bytes, and at most [`MAX_PIECE`].
+        length: u32,
+    },
+    /// Names in a folder of the guest root (appliance), answered by [`Answer::Facts`] with a list.
+    GuestNames {
+        /// Absolute path in the guest.
+        path: String,
+        /// At most so many.
+        limit: u32,
     },
     /// What is on the disks (appliance), answered by [`Answer::Facts`].
     Inspect,

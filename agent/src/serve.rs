@@ -1,6 +1,6 @@
 //! Answers the host's requests, one after the other.
 
-use crate::{appliance::Appliance, channel, exec, state};
+use crate::{appliance::Appliance, channel, exec, guest_files, state};
 use esxodus_agent::frame::{self, Decoder};
 use esxodus_agent::protocol::{Answer, Envelope, MAX_PIECE, Request, Role, Stream, VERSION};
 use std::fs::{self, File, OpenOptions};
@@ -155,6 +155,16 @@ fn answer(
             let file = file.map_err(|error| named(&path, &error))?;
             file.write_all_at(blob, offset)?;
             (Answer::Done, Vec::new())
+        }
+        Request::GuestFile { path, offset, length } => {
+            let root = appliance.as_mut().ok_or_else(|| only_in("appliance"))?.root_path()?;
+            let (total, piece) = guest_files::read(&root, &path, offset, length)?;
+            (Answer::Piece { total }, piece)
+        }
+        Request::GuestNames { path, limit } => {
+            let root = appliance.as_mut().ok_or_else(|| only_in("appliance"))?.root_path()?;
+            let value = guest_files::names(&root, &path, limit)?.into();
+            (Answer::Facts { value }, Vec::new())
         }
         Request::Inspect | Request::Inject | Request::Fixup { .. } | Request::Undo { .. } | Request::Unlock => {
             let Some(appliance) = appliance else {

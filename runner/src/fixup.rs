@@ -4,8 +4,8 @@
 //! run finds nothing to change and leaves the disks as they are.
 
 use crate::appliance::Appliance;
-use crate::engine::{Choice, DiskFormat};
-use crate::qemu::{Qemu, overlay};
+use crate::engine::{self, Choice, DiskFormat};
+use crate::qemu::overlay;
 use crate::{Result, RunnerError};
 use agent::protocol::{FixupWish, NicName};
 use convert::machine::Machine;
@@ -175,7 +175,9 @@ fn in_appliance(
     cancel: &AtomicBool,
     ask: &mut dyn FnMut(&mut Appliance) -> Result<serde_json::Value>,
 ) -> Result<(serde_json::Value, Vec<String>)> {
-    let mut appliance = Appliance::start(&Qemu, request.choice.accelerator, disks, scratch, DEADLINE, cancel)?;
+    let choice = engine::fitting(&request.choice, disks);
+    let engine = engine::engine(choice.engine);
+    let mut appliance = Appliance::start(&*engine, choice.accelerator, disks, scratch, DEADLINE, cancel)?;
     let refused = request
         .key
         .as_deref()

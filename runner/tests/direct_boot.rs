@@ -8,10 +8,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
 use esxodus_runner::{
+    appliance::{self, Appliance},
+    arch::Topology,
     direct::{self, Found},
     engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine as _, FirmwareSpec, MachineModel, VmSpec},
     qemu::Qemu,
@@ -38,8 +41,8 @@ fn tool(program: &str, arguments: &[&str]) -> bool {
     done
 }
 
-/// Puts files below `tree` and makes an ext4 image of them at `offset` of a raw disk.
-fn ext4(disk: &Path, offset: u64, mib: u32, files: &[(&str, &[u8])]) -> bool {
+/// A folder with these files; a name that ends with `->` is a link.
+fn tree(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let tree = tempfile::tempdir().expect("folder");
     for (name, content) in files {
         let path = tree.path().join(name);
@@ -52,6 +55,12 @@ fn ext4(disk: &Path, offset: u64, mib: u32, files: &[(&str, &[u8])]) -> bool {
             }
         }
     }
+    tree
+}
+
+/// Makes an ext4 image of files at `offset` of a raw disk.
+fn ext4(disk: &Path, offset: u64, mib: u32, files: &[(&str, &[u8])]) -> bool {
+    let tree = tree(files);
     let file = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -267,7 +276,7 @@ fn a_debian_disk_boots_to_its_login_in_qemu_by_the_kernel_found_on_it() {
     found.kernel.cmdline = direct::with_console(&found.kernel.cmdline);
     let spec = VmSpec {
         name: "debian".into(),
-        vcpus: 2,
+        topology: Topology::flat(2),
         memory_mib: 512,
         machine: MachineModel::Q35,
         firmware: FirmwareSpec::Bios,
@@ -310,4 +319,66 @@ fn a_debian_disk_boots_to_its_login_in_qemu_by_the_kernel_found_on_it() {
         std::thread::sleep(Duration::from_millis(100));
     }
     vm.kill();
+}
+
+#[test]
+fn a_kernel_that_only_linux_can_read_comes_through_the_appliance_and_no_link_leads_out_of_the_guest() {
+    let missing = Qemu
+        .version()
+        .err()
+        .or_else(|| appliance::kernel().err())
+        .or_else(|| appliance::agent_binary().err());
+    if let Some(reason) = missing {
+        println!("SKIP: {reason}");
+        return;
+    }
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    let folder = tempfile::tempdir().expect("folder");
+    let kernel: Vec<u8> = (0..3_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let tree = tree(&[
+        ("etc/os-release", b"ID=suse\nPRETTY_NAME=layout\n"),
+        ("etc/fstab", b"/dev/sda / btrfs defaults 0 0\n"),
+        ("boot/grub2/grub.cfg", GRUB.as_bytes()),
+        ("boot/vmlinuz-6.1.real", &kernel),
+        ("boot/vmlinuz-6.1->", b"/boot/vmlinuz-6.1.real"),
+        ("boot/ucode.img", b"microcode"),
+        ("boot/initrd.img-6.1", b"archive"),
+        // There is such a file in the appliance.
+        ("boot/outside->", b"../../../../../init"),
+    ]);
+    let disk = folder.path().join("disk.raw");
+    fs::File::create(&disk)
+        .and_then(|file| file.set_len(160 << 20))
+        .expect("disk");
+    let arguments = [
+        "-q",
+        "--rootdir",
+        &tree.path().display().to_string(),
+        &disk.display().to_string(),
+    ];
+    if !tool("mkfs.btrfs", &arguments) {
+        return;
+    }
+    let disks = [(disk, DiskFormat::Raw)];
+    let mut started = 0;
+    let mut start = || {
+        started += 1;
+        let deadline = Duration::from_secs(180);
+        let mut appliance = Appliance::start(&Qemu, Accelerator::Tcg, &disks, folder.path(), deadline, &NEVER)?;
+        appliance.inspect(&NEVER)?;
+        let outside = appliance.guest_file("/boot/outside", 0, 1, &NEVER);
+        assert!(outside.is_err(), "a file of the appliance: {outside:?}");
+        Ok(appliance)
+    };
+    let found = direct::find_anywhere(&disks, folder.path(), &mut start, &NEVER).expect("found");
+    assert_eq!(started, 1);
+    assert_eq!(fs::read(&found.kernel.kernel).expect("copied"), kernel);
+    let initrd = fs::read(found.kernel.initrd.expect("an initrd")).expect("copied");
+    assert_eq!(initrd, b"microcode\0\0\0archive");
+    assert!(found.chosen.contains("btrfs"), "{}", found.chosen);
+    assert!(
+        found.kernel.cmdline.starts_with("root=UUID="),
+        "{}",
+        found.kernel.cmdline
+    );
 }

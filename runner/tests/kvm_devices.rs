@@ -19,7 +19,14 @@ use esxodus_runner::{
         block::{Block, backend::BlockBackend},
         net::{Net, NetBackend},
         rng::Rng,
-        transport::mmio::MmioTransport,
+        transport::{
+            mmio::MmioTransport,
+            pci::{self as virtio_pci, Doorbells, PciTransport},
+        },
+    },
+    pci::{
+        self,
+        msix::{Msix, Router, Vector},
     },
 };
 use proptest::prelude::*;
@@ -80,10 +87,144 @@ impl NetBackend for Wire {
     }
 }
 
+/// The registers by which a driver starts a device, under the numbers that virtio-mmio gives them.
+trait Registers {
+    fn get(&mut self, register: u64) -> u32;
+    fn set(&mut self, register: u64, value: u32);
+    /// An access that no driver would make; to the device's own window.
+    fn poke(&mut self, offset: u64, data: &mut [u8], write: bool);
+    /// An access to configuration space, where there is one.
+    fn poke_config(&mut self, _register: u8, _within: u64, _data: &mut [u8], _write: bool) {}
+    /// Puts the device back to where firmware left it.
+    fn restore(&mut self) {}
+}
+
+impl Registers for MmioTransport {
+    fn get(&mut self, register: u64) -> u32 {
+        let mut data = [0; 4];
+        self.read(register, &mut data);
+        u32::from_le_bytes(data)
+    }
+    fn set(&mut self, register: u64, value: u32) {
+        self.write(register, &value.to_le_bytes());
+    }
+    fn poke(&mut self, offset: u64, data: &mut [u8], write: bool) {
+        if write {
+            self.write(offset, data);
+        } else {
+            self.read(offset, data);
+        }
+    }
+}
+
+/// A function on a PCI bus, reached as a kernel reaches it: through configuration ports and the memory window.
+struct OnPci {
+    ports: pci::ConfigPorts,
+    window: pci::Window,
+}
+
+const BAR: u32 = 0xd000_0000;
+/// Where the notification registers start in the BAR.
+const NOTIFY: u64 = 0x3000;
+/// Device 1 at the configuration address port.
+const DEVICE_1: u32 = 1 << 31 | 1 << 11;
+
+/// KVM refuses some routes; every other one here.
+#[derive(Debug)]
+struct FickleRouter;
+impl Router for FickleRouter {
+    fn route(&self, _gsi: u32, _address: u64, data: u32) -> io::Result<()> {
+        if data & 1 == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::other("refused"))
+        }
+    }
+}
+
+/// As where KVM refuses all ioeventfds: notifications come through the register.
+#[derive(Debug)]
+struct NoDoorbells;
+impl Doorbells for NoDoorbells {
+    fn place(&mut self, _kicks: &[Arc<EventFd>], _addresses: &[u64]) {}
+}
+
+impl OnPci {
+    fn new(device: Box<dyn VirtioDevice>, memory: GuestMemoryMmap) -> Self {
+        let vectors = (0_u32..).take(virtio_pci::vectors_of(&*device)).map(|index| Vector {
+            fd: EventFd::new(libc::EFD_NONBLOCK).expect("eventfd"),
+            gsi: 24 + index,
+        });
+        let msix = Arc::new(Msix::new(vectors.collect(), Arc::new(FickleRouter)));
+        let function = PciTransport::new(device, memory, BAR, msix, Box::new(NoDoorbells)).expect("function");
+        let functions = pci::Functions::new(vec![Arc::new(Mutex::new(function))]);
+        Self {
+            ports: pci::ConfigPorts::new(functions.clone()),
+            window: pci::Window::new(functions, BAR.into()),
+        }
+    }
+
+    /// Offset and width in the common configuration structure.
+    fn place(register: u64) -> (u64, usize) {
+        match register {
+            0x14 => (0x00, 4),
+            0x10 => (0x04, 4),
+            0x24 => (0x08, 4),
+            0x20 => (0x0c, 4),
+            0x70 => (0x14, 1),
+            0x30 => (0x16, 2),
+            0x38 => (0x18, 2),
+            0x44 => (0x1c, 2),
+            0x80 => (0x20, 4),
+            0x90 => (0x28, 4),
+            0xa0 => (0x30, 4),
+            other => panic!("register {other:#x} has no counterpart"),
+        }
+    }
+}
+
+impl Registers for OnPci {
+    fn get(&mut self, register: u64) -> u32 {
+        let (offset, width) = Self::place(register);
+        let mut data = [0; 4];
+        self.window.read(offset, &mut data[..width]);
+        u32::from_le_bytes(data)
+    }
+    fn set(&mut self, register: u64, value: u32) {
+        if register == 0x50 {
+            let number = u16::try_from(value).expect("a queue");
+            self.window.write(NOTIFY + u64::from(value) * 4, &number.to_le_bytes());
+            return;
+        }
+        let (offset, width) = Self::place(register);
+        self.window.write(offset, &value.to_le_bytes()[..width]);
+    }
+    fn poke(&mut self, offset: u64, data: &mut [u8], write: bool) {
+        if write {
+            self.window.write(offset, data);
+        } else {
+            self.window.read(offset, data);
+        }
+    }
+    fn poke_config(&mut self, register: u8, within: u64, data: &mut [u8], write: bool) {
+        let address = DEVICE_1 | u32::from(register & 0xfc);
+        self.ports.write(0, &address.to_le_bytes());
+        if write {
+            self.ports.write(4 + within, data);
+        } else {
+            self.ports.read(4 + within, data);
+        }
+    }
+    fn restore(&mut self) {
+        self.poke_config(0x10, 0, &mut BAR.to_le_bytes(), true);
+        self.poke_config(0x04, 0, &mut [6, 0], true);
+    }
+}
+
 /// A device as a driver sees it.
 struct Driver {
     memory: GuestMemoryMmap,
-    transport: MmioTransport,
+    transport: Box<dyn Registers>,
     next: u16,
 }
 
@@ -97,9 +238,18 @@ struct Desc {
 
 impl Driver {
     fn new(device: Box<dyn VirtioDevice>) -> Self {
+        Self::on(false, device)
+    }
+
+    fn on(pci: bool, device: Box<dyn VirtioDevice>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("mmap");
-        let line = EventFd::new(libc::EFD_NONBLOCK).expect("eventfd");
-        let transport = MmioTransport::new(device, memory.clone(), Arc::new(Interrupt::new(line))).expect("transport");
+        let transport: Box<dyn Registers> = if pci {
+            Box::new(OnPci::new(device, memory.clone()))
+        } else {
+            let line = EventFd::new(libc::EFD_NONBLOCK).expect("eventfd");
+            let interrupt = Arc::new(Interrupt::new(line));
+            Box::new(MmioTransport::new(device, memory.clone(), interrupt).expect("transport"))
+        };
         Self {
             memory,
             transport,
@@ -108,13 +258,11 @@ impl Driver {
     }
 
     fn read(&mut self, offset: u64) -> u32 {
-        let mut data = [0; 4];
-        self.transport.read(offset, &mut data);
-        u32::from_le_bytes(data)
+        self.transport.get(offset)
     }
 
     fn write(&mut self, offset: u64, value: u32) {
-        self.transport.write(offset, &value.to_le_bytes());
+        self.transport.set(offset, value);
     }
 
     /// Negotiates VERSION_1 and everything else but EVENT_IDX and starts queue `queue`.
@@ -237,16 +385,26 @@ impl Driver {
 }
 
 fn disk(bytes: usize, read_only: bool) -> (Arc<MemoryDisk>, Driver) {
+    disk_on(false, bytes, read_only)
+}
+
+fn disk_on(pci: bool, bytes: usize, read_only: bool) -> (Arc<MemoryDisk>, Driver) {
     let backend = Arc::new(MemoryDisk(Mutex::new(vec![0x5a; bytes])));
     let device = Block::new(backend.clone(), read_only, *b"serial-of-the-disk\0\0", 1);
-    let mut driver = Driver::new(Box::new(device));
+    let mut driver = Driver::on(pci, Box::new(device));
     driver.start(1);
     (backend, driver)
 }
 
 #[test]
 fn block_requests_are_carried_out_and_survive_a_reset() {
-    let (backend, mut driver) = disk(64 << 10, false);
+    for pci in [false, true] {
+        requests_before_and_after_resets(pci);
+    }
+}
+
+fn requests_before_and_after_resets(pci: bool) {
+    let (backend, mut driver) = disk_on(pci, 64 << 10, false);
     for round in 0..3_u8 {
         driver
             .memory
@@ -391,8 +549,9 @@ proptest! {
         table in descriptors(),
         heads in prop::collection::vec(0_u16..QUEUE_SIZE + 4, 1..8),
         kind in 0_u32..15,
+        pci in any::<bool>(),
     ) {
-        let (_, mut driver) = disk(16 << 10, false);
+        let (_, mut driver) = disk_on(pci, 16 << 10, false);
         throw(&mut driver, 1, &table, &heads, kind);
         prop_assert_eq!(driver.block(0, 0, 512, true), 0);
     }
@@ -401,8 +560,9 @@ proptest! {
     fn random_chains_never_take_the_entropy_device_down(
         table in descriptors(),
         heads in prop::collection::vec(0_u16..QUEUE_SIZE + 4, 1..8),
+        pci in any::<bool>(),
     ) {
-        let mut driver = Driver::new(Box::new(Rng::open().expect("urandom")));
+        let mut driver = Driver::on(pci, Box::new(Rng::open().expect("urandom")));
         throw(&mut driver, 1, &table, &heads, 0);
         driver.descriptor(0, Desc { address: 0x8000, length: 32, flags: WRITE, next: 0 });
         driver.offer(0, 0);
@@ -414,11 +574,12 @@ proptest! {
         table in descriptors(),
         heads in prop::collection::vec(0_u16..QUEUE_SIZE + 4, 1..8),
         queues in 1_u32..3,
+        pci in any::<bool>(),
     ) {
         let (ours, theirs) = UnixDatagram::pair().expect("socketpair");
         theirs.set_nonblocking(true).expect("nonblocking");
         ours.set_nonblocking(true).expect("nonblocking");
-        let mut driver = Driver::new(Box::new(Net::new(Arc::new(Wire(theirs)), [2; 6])));
+        let mut driver = Driver::on(pci, Box::new(Net::new(Arc::new(Wire(theirs)), [2; 6])));
         let _ = ours.send(&[1; 60]);
         if queues == 2 {
             throw(&mut driver, 2, &table, &heads, 0);
@@ -440,12 +601,31 @@ proptest! {
         for (offset, value, write, width) in accesses {
             let mut data = [0; 8];
             data[..4].copy_from_slice(&value.to_le_bytes());
-            if write {
-                driver.transport.write(offset, &data[..width]);
+            driver.transport.poke(offset, &mut data[..width], write);
+        }
+        driver.start(1);
+        prop_assert_eq!(driver.block(0, 0, 512, true), 0);
+    }
+
+    // Configuration space (the BAR and the window into it included), the BAR's registers and the MSI-X table.
+    #[test]
+    fn random_accesses_to_a_pci_function_never_panic(
+        accesses in prop::collection::vec(
+            (any::<bool>(), 0_u64..0x8010, any::<u8>(), 0_u64..5, any::<u64>(), any::<bool>(), 0_usize..4),
+            1..200,
+        ),
+    ) {
+        let (_, mut driver) = disk_on(true, 4096, false);
+        for (config, offset, register, within, value, write, width) in accesses {
+            let mut data = value.to_le_bytes();
+            let data = &mut data[..1 << width];
+            if config {
+                driver.transport.poke_config(register, within, data, write);
             } else {
-                driver.transport.read(offset, &mut data[..width]);
+                driver.transport.poke(offset, data, write);
             }
         }
+        driver.transport.restore();
         driver.start(1);
         prop_assert_eq!(driver.block(0, 0, 512, true), 0);
     }

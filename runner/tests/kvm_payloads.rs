@@ -7,6 +7,7 @@
 
 use std::{
     io::Write as _,
+    os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use esxodus_runner::{
     arch::Topology,
     boot::LinuxBoot,
     devices::{PanicSource, ResetSource},
-    kvm::{ExitReason, Report, SerialOutput, Vmm, VmmConfig, VmmError},
+    kvm::{AgentChannel, ExitReason, Report, SerialInput, SerialOutput, Vmm, VmmConfig, VmmError},
 };
 
 const POWER_PORT: u16 = 0x600;
@@ -253,6 +254,54 @@ fn a_second_cpu_starts_in_real_mode_by_init_and_sipi() {
         return;
     };
     assert_eq!((report.reason, report.console.as_str()), (ExitReason::PoweredOff, "21"));
+}
+
+/// Names of this process' threads.
+fn threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+#[test]
+fn no_thread_of_the_machine_runs_before_the_sandbox_and_none_is_left_where_it_cannot_be_closed() {
+    let file = image(&HANG);
+    let mut config = VmmConfig::new(LinuxBoot {
+        kernel: file.path().to_owned(),
+        initrd: None,
+        cmdline: String::new(),
+    });
+    let (_console, console) = UnixStream::pair().expect("socketpair");
+    let (_agent, agent) = UnixStream::pair().expect("socketpair");
+    config.console = SerialOutput::Discard;
+    config.console_input = SerialInput::Stream(console);
+    config.agent = Some(AgentChannel::Stream(agent));
+    let vmm = match Vmm::new(config) {
+        Ok(vmm) => vmm,
+        Err(error @ (VmmError::Open { .. } | VmmError::Capability(_))) => {
+            println!("SKIP: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    // Other tests run machines beside this one, but none with inputs.
+    let inputs = || threads().iter().filter(|name| name.ends_with("-in")).count();
+    assert_eq!(inputs(), 0, "{:?}", threads());
+    let mut at_the_gate = 0;
+    let error = vmm
+        .start_after(|| {
+            // A thread gives itself its name, some time after it was started.
+            let end = Instant::now() + Duration::from_secs(20);
+            while at_the_gate < 2 && Instant::now() < end {
+                at_the_gate = inputs();
+            }
+            Err(VmmError::CpuidTooLarge)
+        })
+        .expect_err("the sandbox fails");
+    assert!(matches!(error, VmmError::CpuidTooLarge));
+    assert_eq!((at_the_gate, inputs()), (2, 0));
 }
 
 #[test]

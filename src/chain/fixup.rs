@@ -69,7 +69,7 @@ fn request(
     options: &FixupOptions,
 ) -> anyhow::Result<FixupRequest> {
     let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
-    let choice = measure::choose(engine)?;
+    let choice = measure::choose_direct(engine)?;
     context.say(&format!("the appliance runs on: {}", choice.reason));
     let disks = manifest.disks.iter().map(|disk| {
         let format = if disk.format == "raw" {
@@ -117,7 +117,7 @@ pub(crate) fn look_into_source(
     key: Option<&Path>,
 ) -> anyhow::Result<(Machine, DeepFacts)> {
     let opened = source::open(options)?;
-    let choice = measure::choose(engine)?;
+    let choice = measure::choose_direct(engine)?;
     context.say(&format!("the appliance runs on: {}", choice.reason));
     let scratch = tempfile::Builder::new().prefix("esxodus-deep-").tempdir()?;
     let (disks, _) = prove::bootable(context, &opened, scratch.path())?;

@@ -5,16 +5,19 @@ use super::{measure, prove};
 use crate::cli::Context;
 use crate::cli::options::{EngineArgs, EngineName};
 use anyhow::{Context as _, bail};
+use runner::appliance::Appliance;
+use runner::arch::Topology;
 use runner::console::Left;
-use runner::direct;
+use runner::direct::{self, Found};
 use runner::engine::{
     Choice, DirectKernel, DiskBus, DiskFormat, DiskSpec, Engine as _, EngineKind, FirmwareSpec, MachineModel, NicSpec,
     VmSpec,
 };
 use runner::kvm::Transport;
 use runner::kvm::engine::Kvm;
-use runner::qemu::Qemu;
+use runner::qemu::{self, Qemu};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What to run.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ pub(crate) fn run(context: &Context, what: &What, wish: &Wish<'_>) -> anyhow::Re
     };
     spec.kernel = kernel;
     spec.memory_mib = wish.memory_mib.unwrap_or(spec.memory_mib);
-    spec.vcpus = wish.vcpus.unwrap_or(spec.vcpus);
+    spec.topology = wish.vcpus.map_or(spec.topology, Topology::flat);
     context.say("console of the guest: Ctrl-] leaves");
     let own = Kvm {
         transport: wish.transport,
@@ -142,7 +145,7 @@ fn entered(
     if !asked && measure::choose_direct(wish.engine)?.engine == EngineKind::Qemu {
         return Ok((None, None));
     }
-    match direct::find(disks, scratch) {
+    match kernel_of(context, wish.engine, disks, scratch) {
         Ok(mut found) => {
             context.say(&format!("entering the guest's kernel directly: {}", found.chosen));
             if !wish.persist {
@@ -151,12 +154,46 @@ fn entered(
             context.say(&format!("its command line: {}", found.kernel.cmdline));
             Ok((Some(found.kernel), Some(found.chosen)))
         }
-        Err(error) if asked => Err(error.into()),
+        Err(error) if asked => Err(error),
         Err(error) => {
             context.say(&format!("booting through the guest's own boot loader: {error}"));
             Ok((None, None))
         }
     }
+}
+
+/// Under emulation on a slow host.
+const APPLIANCE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The kernel that the guest's own boot loader would start; through the appliance where it lies on what only Linux reads.
+///
+/// # Errors
+/// There is none, the appliance can't be had.
+pub(crate) fn kernel_of(
+    context: &Context,
+    engine: &EngineArgs,
+    disks: &[(PathBuf, DiskFormat)],
+    scratch: &Path,
+) -> anyhow::Result<Found> {
+    let accelerator = measure::choose_direct(engine)?.accelerator;
+    let mut start = || {
+        context.say("the host doesn't read the guest's file systems: the appliance looks for its kernel");
+        let overlays = disks.iter().enumerate().map(|(index, (path, format))| {
+            let overlay = qemu::overlay(path, *format, scratch, &format!("kernel-{index}"))?;
+            Ok((overlay, DiskFormat::Qcow2))
+        });
+        let overlays = overlays.collect::<runner::Result<Vec<_>>>()?;
+        // In QEMU always: its line to the agent carries a kernel in a second, a serial line takes minutes.
+        Appliance::start(
+            &Qemu,
+            accelerator,
+            &overlays,
+            scratch,
+            APPLIANCE_DEADLINE,
+            &context.cancel,
+        )
+    };
+    Ok(direct::find_anywhere(disks, scratch, &mut start, &context.cancel)?)
 }
 
 /// A guest that is known by its disks alone.
@@ -174,7 +211,7 @@ fn plain_spec(wish: &Wish<'_>, disks: &[(PathBuf, DiskFormat)], choice: &Choice,
     };
     VmSpec {
         name,
-        vcpus: 1,
+        topology: Topology::flat(1),
         memory_mib: DEFAULT_MEMORY_MIB,
         machine: MachineModel::Q35,
         firmware: wish.firmware.clone(),

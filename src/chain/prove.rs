@@ -2,7 +2,8 @@
 
 use super::copy::target_names;
 use super::folder::{RunFolder, write_whole};
-use super::measure::choose;
+use super::hands_on;
+use super::measure::{choose, choose_direct};
 use super::source::{self, Opened};
 use crate::cli::Context;
 use crate::cli::options::{EngineArgs, SourceOptions};
@@ -13,7 +14,8 @@ use convert::image::map::{DiskSource, RunSource};
 use convert::image::qcow2::{DataFileRule, Qcow2Image};
 use convert::machine::{Disk, Machine};
 use reports::schema::{BenchRecord, Better, Manifest, Metric, Milestone, Place, Suite};
-use runner::engine::DiskFormat;
+use runner::direct;
+use runner::engine::{DiskFormat, EngineKind};
 use runner::proof::{DiskCheck, ProveDisk, ProveOutcome, ProveRequest};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,11 +71,39 @@ pub(crate) fn converted(
     engine: &EngineArgs,
     wish: &ProofWish,
 ) -> anyhow::Result<ProveOutcome> {
-    run(context, &wish.applied(request(folder, engine)?))
+    run(context, wish.applied(request(folder, engine)?), engine)
+}
+
+/// The request with the guest's own kernel, where the engine has no firmware to boot its loader with; and the folder that the
+/// kernel lies in.
+fn entered(
+    context: &Context,
+    request: ProveRequest,
+    engine: &EngineArgs,
+) -> anyhow::Result<(ProveRequest, Option<tempfile::TempDir>)> {
+    if request.choice.engine == EngineKind::Qemu || request.kernel.is_some() {
+        return Ok((request, None));
+    }
+    let folder = tempfile::Builder::new()
+        .prefix(".kernel-")
+        .tempdir_in(&request.out)
+        .with_context(|| format!("cannot make a folder in {}", request.out.display()))?;
+    let disks: Vec<_> = request
+        .disks
+        .iter()
+        .map(|disk| (disk.path.clone(), disk.format))
+        .collect();
+    let mut found = hands_on::kernel_of(context, engine, &disks, folder.path())?;
+    context.say(&format!("entering the guest's kernel directly: {}", found.chosen));
+    found.kernel.cmdline = direct::with_console(&found.kernel.cmdline);
+    let kernel = Some(found.kernel);
+    Ok((ProveRequest { kernel, ..request }, Some(folder)))
 }
 
 /// Runs the proof and writes its records into the request's folder.
-fn run(context: &Context, request: &ProveRequest) -> anyhow::Result<ProveOutcome> {
+fn run(context: &Context, request: ProveRequest, engine: &EngineArgs) -> anyhow::Result<ProveOutcome> {
+    let (request, _kernel) = entered(context, request, engine)?;
+    let request = &request;
     context.say(&format!("guests run on: {}", request.choice.reason));
     let spinner = context.bars.spinner("booting the guest from a throw-away overlay");
     let meter = NoiseMeter::start(Work::Kernel);
@@ -110,7 +140,10 @@ pub(crate) fn request(folder: &RunFolder, engine: &EngineArgs) -> anyhow::Result
         },
     });
     let disks = disks.collect();
-    Ok(ProveRequest::new(machine, disks, folder.root(), choose(engine)?))
+    Ok(ProveRequest {
+        appliance: choose_direct(engine)?,
+        ..ProveRequest::new(machine, disks, folder.root(), choose(engine)?)
+    })
 }
 
 /// Boots a guest that is not converted: from overlays on its own disks where QEMU reads them, else from temporary copies. Evidence goes
@@ -153,9 +186,10 @@ pub(crate) fn unconverted(
     };
     let request = ProveRequest {
         real,
+        appliance: choose_direct(engine)?,
         ..ProveRequest::new(machine, disks, &out, choice)
     };
-    let outcome = run(context, &wish.applied(request))?;
+    let outcome = run(context, wish.applied(request), engine)?;
     Ok((out, outcome))
 }
 

@@ -30,7 +30,7 @@ fn spec(options: &Options) -> VmSpec {
     };
     VmSpec {
         name: "lab".into(),
-        vcpus: config.topology.vcpus(),
+        topology: config.topology,
         memory_mib: config.memory_bytes >> 20,
         machine: MachineModel::Q35,
         firmware: FirmwareSpec::Bios,
@@ -101,6 +101,11 @@ pub(super) fn run(options: Options) -> Result<ExitReason, Failure> {
     }
     kinds.retain(|kind| *kind != VmEventKind::Other);
     println!("\nENGINE-EVENTS {kinds:?} running {}", resident > 16 << 20);
+    let stages = vm.stages().unwrap_or_default();
+    println!(
+        "ENGINE-STAGES in order {} {stages:?}",
+        stages.entered.is_some() && stages.entered < stages.console
+    );
     let killing = Instant::now();
     vm.kill();
     let Some(ended) = ended else {

@@ -62,6 +62,30 @@ fn beside_guest(pid: u32, guest_kib: u64) -> Option<u64> {
     Some(total)
 }
 
+/// KVM's own counters of what this guest has cost so far (debugfs): all of them, as there is no other guest.
+fn counters() -> serde_json::Map<String, serde_json::Value> {
+    const FOLDER: &str = "/sys/kernel/debug/kvm";
+    let names = [
+        "exits",
+        "io_exits",
+        "mmio_exits",
+        "pf_taken",
+        "pf_fixed",
+        "pages_4k",
+        "pages_2m",
+        "halt_exits",
+        "irq_exits",
+    ];
+    let count = |name: &str| {
+        let text = fs::read_to_string(format!("{FOLDER}/{name}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    names
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), count(name)?.into())))
+        .collect()
+}
+
 /// `measure NAME MARKER GUEST-MIB PROGRAM ARGUMENT…`: one line `MEASURED {json}`.
 pub(super) fn program(arguments: &[String]) -> Result<(), Failure> {
     let [name, marker, guest_mib, program, rest @ ..] = arguments else {
@@ -76,13 +100,14 @@ pub(super) fn program(arguments: &[String]) -> Result<(), Failure> {
         .stdout(Stdio::piped())
         .spawn()?;
     let output = child.stdout.take().ok_or("no output")?;
-    let (mut init, mut beside) = (None, None);
+    let (mut init, mut beside, mut counted) = (None, None, None);
     let mut words = Vec::new();
     for line in BufReader::new(output).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         if init.is_none() && line.contains(marker.as_str()) {
             init = Some(now() - start);
             // The guest rests for a moment now.
+            counted = Some(counters());
             beside = beside_guest(child.id(), guest_kib);
         }
         if line.contains("L2-READS") {
@@ -98,7 +123,7 @@ pub(super) fn program(arguments: &[String]) -> Result<(), Failure> {
         }
     };
     let record = serde_json::json!({
-        "name": name, "entered": entered, "init": init, "beside_kib": beside, "words": words,
+        "name": name, "entered": entered, "init": init, "beside_kib": beside, "words": words, "counters": counted,
     });
     println!("\nMEASURED {record}");
     Ok(())

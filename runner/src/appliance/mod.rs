@@ -1,11 +1,13 @@
 //! The appliance: a tiny Linux with the agent as PID 1. Untrusted file systems are mounted there, never by the host.
 
+mod files;
 mod image;
 mod programs;
 
 pub use image::{agent_binary, appliance_kernel, appliance_status, cache_dir, kernel};
 
 use crate::agent_client::{AgentClient, Listener};
+use crate::arch::Topology;
 use crate::engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine, FirmwareSpec, MachineModel, Vm, VmSpec};
 use crate::{Result, RunnerError};
 use agent::protocol::{Answer, Change, FixupWish, Request, Role};
@@ -57,7 +59,7 @@ impl Appliance {
         };
         let spec = VmSpec {
             name: "esxodus-appliance".into(),
-            vcpus: 1,
+            topology: Topology::flat(1),
             memory_mib: 512,
             machine: MachineModel::Q35,
             firmware: FirmwareSpec::Bios,

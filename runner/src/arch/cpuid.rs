@@ -67,11 +67,12 @@ pub fn normalise(supported: &CpuId, topology: Topology, index: u32) -> Option<Cp
                 set_bit(&mut entry.edx, 29, false);
             }
         }
+        let extended = entries.iter().any(|entry| entry.function == 0x8000_001e);
         // CmpLegacy says that the HTT count means cores; right only without threads.
         for entry in entries.iter_mut().filter(|entry| entry.function == 0x8000_0001) {
             set_bit(&mut entry.ecx, 1, per_socket > 1 && topology.threads == 1);
-            // TopologyExtensions: leaf 0x8000_001e is ours and valid.
-            set_bit(&mut entry.ecx, 22, true);
+            // TopologyExtensions: leaf 0x8000_001e is ours and valid, where this KVM has it.
+            set_bit(&mut entry.ecx, 22, extended);
         }
     }
     for entry in entries.iter_mut().filter(|entry| entry.function == 7) {
@@ -212,5 +213,17 @@ mod tests {
         let extended = find(&cpuid, 0x8000_001e, 0);
         assert_eq!((extended.eax, extended.ebx & 0xffff), (5, 0x102));
         assert_eq!(extended.ecx & 0xff, 1, "node = socket");
+        assert_eq!(find(&cpuid, 0x8000_0001, 0).ecx >> 22 & 1, 1, "topology extensions");
+    }
+
+    #[test]
+    fn no_topology_extensions_are_announced_where_their_leaf_is_missing() {
+        let mut vendor = entry(0, 0);
+        (vendor.eax, vendor.ebx) = (7, 0x6874_7541);
+        let mut features = entry(0x8000_0001, 0);
+        features.ecx = 1 << 22;
+        let supported = CpuId::from_entries(&[vendor, features]).expect("few entries");
+        let cpuid = normalise(&supported, Topology::flat(2), 0).expect("fits");
+        assert_eq!(find(&cpuid, 0x8000_0001, 0).ecx >> 22 & 1, 0);
     }
 }

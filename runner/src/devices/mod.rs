@@ -15,8 +15,12 @@ pub enum MachineEvent {
     PowerOff,
     /// The guest asked for a reset.
     Reset(ResetSource),
-    /// The guest reports that it panicked.
+    /// The guest reports that it panicked. From the console again after each further line of the kernel's.
     Panic(PanicSource),
+    /// The console goes on after what looked like a panic: until the kernel's next line this was none.
+    PanicDoubted,
+    /// The first processor enters the guest.
+    Entered,
     /// The first byte appeared on the console.
     ConsoleStarted,
     /// The configured text appeared on the console.
@@ -41,7 +45,7 @@ pub enum ResetSource {
 pub enum PanicSource {
     /// The guest's pvpanic driver.
     Pvpanic,
-    /// "Kernel panic - not syncing" on the console.
+    /// A line of the kernel's with "Kernel panic - not syncing" on the console, and nothing else's after it.
     Console,
 }
 

@@ -1,6 +1,6 @@
 //! Boot Loader Specification entries, type 1 (UAPI group): one file a kernel, as Fedora and RHEL have them.
 
-use super::files::FileSystem;
+use super::files::Files;
 use super::{Entry, Environment, MAX_CONFIG, MAX_ENTRIES};
 use std::cmp::Ordering;
 
@@ -28,7 +28,7 @@ fn parse(name: &str, text: &str) -> Entry {
 }
 
 /// The saved entry, else the one with the newest name; rescue kernels only where there is no other.
-pub(super) fn choose(system: &FileSystem, folder: &str, environment: &Environment) -> Option<Entry> {
+pub(super) fn choose(system: &dyn Files, folder: &str, environment: &Environment) -> Option<Entry> {
     let names = system.names(folder, MAX_ENTRIES);
     let entries = names.iter().filter(|name| name.ends_with(".conf")).filter_map(|name| {
         let text = system.text(&format!("{folder}/{name}"), MAX_CONFIG)?;

@@ -1,4 +1,4 @@
-//! One ext4 file system of a guest's disk, read only as far as asked and never beyond a bound.
+//! The file systems of a guest's disk, read only as far as asked and never beyond a bound.
 
 use super::volumes::Part;
 use crate::{Result, RunnerError};
@@ -9,13 +9,54 @@ use std::path::Path;
 
 const PIECE: usize = 1 << 20;
 
-/// A file system with where it is.
+/// What a boot loader needs of a file system, wherever that is read. Paths are absolute in the guest; symbolic links are followed
+/// inside this file system only.
+pub(super) trait Files {
+    /// `partition 2 of web01.qcow2`, for people.
+    fn place(&self) -> &str;
+
+    /// In its text form.
+    fn uuid(&self) -> &str;
+
+    /// Whether it is a regular file.
+    fn is_file(&self, path: &str) -> bool;
+
+    /// Writes a file of at most `limit` bytes; says how long it is, or why not.
+    fn stream(&self, path: &str, limit: u64, out: &mut dyn Write) -> std::result::Result<u64, String>;
+
+    /// At most `limit` names in a folder.
+    fn names(&self, folder: &str, limit: usize) -> Vec<String>;
+
+    /// A text file of at most `limit` bytes.
+    fn text(&self, path: &str, limit: u64) -> Option<String> {
+        if !self.is_file(path) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        self.stream(path, limit, &mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Copies a file of at most `limit` bytes out; says how long it is.
+    fn copy(&self, path: &str, target: &Path, limit: u64) -> Result<u64> {
+        let mut out = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(target)
+            .map_err(|error| RunnerError::io("writing", target, error))?;
+        self.stream(path, limit, &mut out).map_err(|why| RunnerError::Unusable {
+            what: format!("{path} of {} cannot be read: {why}", self.place()),
+            advice: "Boot through the guest's own boot loader (--engine qemu)".into(),
+        })
+    }
+}
+
+/// An ext4 file system that the host reads.
 pub(super) struct FileSystem {
     inner: Ext4,
-    /// `disk 1 partition 2 of web01.qcow2`, for people.
-    pub(super) place: String,
-    /// In its text form.
-    pub(super) uuid: String,
+    place: String,
+    uuid: String,
 }
 
 impl FileSystem {
@@ -25,36 +66,24 @@ impl FileSystem {
         let uuid = inner.uuid().to_string();
         Ok(Self { inner, place, uuid })
     }
+}
 
-    /// Whether `path`, with symbolic links followed inside this file system, is a regular file.
-    pub(super) fn is_file(&self, path: &str) -> bool {
+impl Files for FileSystem {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    fn is_file(&self, path: &str) -> bool {
         self.inner
             .metadata(path)
             .is_ok_and(|metadata| metadata.file_type().is_regular_file())
     }
 
-    /// A text file of at most `limit` bytes.
-    pub(super) fn text(&self, path: &str, limit: u64) -> Option<String> {
-        if !self.is_file(path) || self.inner.metadata(path).ok()?.len() > limit {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        self.stream(path, limit, &mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// At most `limit` names in a folder.
-    pub(super) fn names(&self, folder: &str, limit: usize) -> Vec<String> {
-        let Ok(entries) = self.inner.read_dir(folder) else {
-            return Vec::new();
-        };
-        entries
-            .take(limit)
-            .filter_map(|entry| entry.ok()?.file_name().as_str().ok().map(str::to_owned))
-            .collect()
-    }
-
-    fn stream(&self, path: &str, limit: u64, out: &mut impl Write) -> std::result::Result<u64, String> {
+    fn stream(&self, path: &str, limit: u64, out: &mut dyn Write) -> std::result::Result<u64, String> {
         let mut file = self.inner.open(path).map_err(|error| error.to_string())?;
         let mut buffer = vec![0; PIECE];
         let mut total: u64 = 0;
@@ -72,18 +101,14 @@ impl FileSystem {
         }
     }
 
-    /// Copies a file of at most `limit` bytes out; says how long it is.
-    pub(super) fn copy(&self, path: &str, target: &Path, limit: u64) -> Result<u64> {
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(target)
-            .map_err(|error| RunnerError::io("writing", target, error))?;
-        self.stream(path, limit, &mut out).map_err(|why| RunnerError::Unusable {
-            what: format!("{path} of {} cannot be read: {why}", self.place),
-            advice: "Boot through the guest's own boot loader (--engine qemu)".into(),
-        })
+    fn names(&self, folder: &str, limit: usize) -> Vec<String> {
+        let Ok(entries) = self.inner.read_dir(folder) else {
+            return Vec::new();
+        };
+        entries
+            .take(limit)
+            .filter_map(|entry| entry.ok()?.file_name().as_str().ok().map(str::to_owned))
+            .collect()
     }
 }
 

@@ -9,13 +9,17 @@
 mod entries;
 mod files;
 mod grub;
+mod remote;
 mod volumes;
 
+use crate::appliance::Appliance;
 use crate::engine::{DirectKernel, DiskFormat};
 use crate::{Result, RunnerError};
-use files::FileSystem;
+use files::Files;
+use remote::GuestRoot;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// Largest kernel that is read.
 const MAX_KERNEL: u64 = 256 << 20;
@@ -87,23 +91,61 @@ fn expand(words: &[String], environment: &Environment) -> (Vec<String>, Vec<Stri
 /// # Errors
 /// No file system that can be read here has a kernel (the error lists what was seen), files that are missing or too large.
 pub fn find(disks: &[(PathBuf, DiskFormat)], folder: &Path) -> Result<Found> {
-    let (systems, seen) = volumes::file_systems(disks)?;
+    let seen = volumes::file_systems(disks)?;
+    by_host(&seen, folder).unwrap_or_else(|| Err(nothing(&seen.words)))
+}
+
+/// As [`find`]; where nothing is found and there is a file system that only Linux reads (XFS, btrfs, a logical volume), `start` is
+/// asked for an appliance with the disks.
+///
+/// # Errors
+/// As [`find`]; the appliance's.
+pub fn find_anywhere(
+    disks: &[(PathBuf, DiskFormat)],
+    folder: &Path,
+    start: &mut dyn FnMut() -> Result<Appliance>,
+    cancel: &AtomicBool,
+) -> Result<Found> {
+    let seen = volumes::file_systems(disks)?;
+    if let Some(found) = by_host(&seen, folder) {
+        return found;
+    }
+    if !seen.for_linux {
+        return Err(nothing(&seen.words));
+    }
+    let mut appliance = start()?;
+    let found = match GuestRoot::open(&mut appliance, cancel) {
+        Ok(Some(root)) => choose(&root).map_or_else(
+            || Err(nothing(&[format!("{}: no kernel", root.place())])),
+            |choice| copy_out(&[&root], 0, choice, folder),
+        ),
+        Ok(None) => Err(nothing(&seen.words)),
+        Err(error) => Err(error),
+    };
+    appliance.stop(cancel)?;
+    found
+}
+
+fn by_host(seen: &volumes::Seen, folder: &Path) -> Option<Result<Found>> {
+    let systems: Vec<&dyn Files> = seen.systems.iter().map(|system| system as &dyn Files).collect();
     let mut choices = systems.iter().enumerate().filter_map(|(index, system)| {
-        let choice = choose(system)?;
+        let choice = choose(*system)?;
         Some((index, choice))
     });
-    let Some((index, choice)) = choices.next() else {
-        let seen = if seen.is_empty() {
-            "no partition".to_owned()
-        } else {
-            seen.join("; ")
-        };
-        return Err(RunnerError::Unusable {
-            what: format!("no kernel was found that the host can read from these disks ({seen})"),
-            advice: "Boot through the guest's own boot loader (--engine qemu), or give --kernel and --initrd".into(),
-        });
+    let (index, choice) = choices.next()?;
+    Some(copy_out(&systems, index, choice, folder))
+}
+
+fn nothing(seen: &[String]) -> RunnerError {
+    let seen = if seen.is_empty() {
+        "no partition".to_owned()
+    } else {
+        seen.join("; ")
     };
-    copy_out(&systems, index, choice, folder)
+    RunnerError::Unusable {
+        what: format!("no kernel was found on these disks ({seen})"),
+        advice: "Boot through the guest's own boot loader (--engine qemu), or give --kernel and --initrd".into(),
+    }
 }
 
 /// An entry with where it comes from and what was left out of it.
@@ -113,14 +155,14 @@ struct Choice {
     dropped: Vec<String>,
 }
 
-fn copy_out(systems: &[FileSystem], own: usize, choice: Choice, folder: &Path) -> Result<Found> {
+fn copy_out(systems: &[&dyn Files], own: usize, choice: Choice, folder: &Path) -> Result<Found> {
     let Choice {
         mut entry,
         source,
         dropped,
     } = choice;
     // The file system with the configuration first: paths of a boot loader start at the partition that it was told.
-    let order: Vec<&FileSystem> = systems[own..].iter().chain(&systems[..own]).collect();
+    let order: Vec<&dyn Files> = systems[own..].iter().chain(&systems[..own]).copied().collect();
     let find = |path: &str| {
         let candidates = spellings(path);
         order
@@ -139,7 +181,7 @@ fn copy_out(systems: &[FileSystem], own: usize, choice: Choice, folder: &Path) -
     let (system, path) = find(&entry.kernel)?;
     let kernel = folder.join("guest-kernel");
     let size = system.copy(&path, &kernel, MAX_KERNEL)?;
-    let mut chosen = format!("{path} ({size} bytes) of {}", system.place);
+    let mut chosen = format!("{path} ({size} bytes) of {}", system.place());
     let initrd = folder.join("guest-initrd");
     let mut total = 0;
     for name in &entry.initrds {
@@ -188,7 +230,7 @@ fn spellings(path: &str) -> Vec<String> {
 }
 
 /// What the boot loader of this file system would start.
-fn choose(system: &FileSystem) -> Option<Choice> {
+fn choose(system: &dyn Files) -> Option<Choice> {
     let prefixes = ["/boot", ""];
     let read = |path: &str| system.text(path, MAX_CONFIG);
     let environment = prefixes
@@ -222,13 +264,13 @@ fn choose(system: &FileSystem) -> Option<Choice> {
     entry.options = options;
     Some(Choice {
         entry,
-        source: format!("{source} of {}", system.place),
+        source: format!("{source} of {}", system.place()),
         dropped,
     })
 }
 
 /// Without a configuration: the newest kernel of a root file system, with that as its root.
-fn newest_kernel(system: &FileSystem) -> Option<(Entry, String)> {
+fn newest_kernel(system: &dyn Files) -> Option<(Entry, String)> {
     if !system.is_file("/etc/fstab") {
         return None;
     }
@@ -245,7 +287,7 @@ fn newest_kernel(system: &FileSystem) -> Option<(Entry, String)> {
         title: version.to_owned(),
         kernel: format!("/boot/{kernel}"),
         initrds: initrds.into_iter().collect(),
-        options: vec![format!("root=UUID={}", system.uuid), "ro".to_owned()],
+        options: vec![format!("root=UUID={}", system.uuid()), "ro".to_owned()],
         ..Entry::default()
     };
     Some((

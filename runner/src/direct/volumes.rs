@@ -3,7 +3,7 @@
 //! The table readers (`mbrman`, `gptman`) are asked for headers and entries only, after their counts and addresses were
 //! bounded: their convenience functions trust a disk's numbers.
 
-use super::files::FileSystem;
+use super::files::{FileSystem, Files as _};
 use crate::devices::virtio::block::backend::{BlockBackend, Qcow2File, RawFile};
 use crate::engine::{DiskFormat, images};
 use crate::{Result, RunnerError};
@@ -194,9 +194,20 @@ fn open(path: &Path, format: DiskFormat) -> Result<Arc<dyn BlockBackend>> {
     })
 }
 
-/// All ext4 file systems, and in words what was seen and cannot be read.
-pub(super) fn file_systems(disks: &[(PathBuf, DiskFormat)]) -> Result<(Vec<FileSystem>, Vec<String>)> {
+/// What lies on the disks.
+pub(super) struct Seen {
+    /// All ext4 file systems.
+    pub(super) systems: Vec<FileSystem>,
+    /// In words, what else there is.
+    pub(super) words: Vec<String>,
+    /// There are file systems that the host does not read and the appliance does.
+    pub(super) for_linux: bool,
+}
+
+/// Looks at all partitions.
+pub(super) fn file_systems(disks: &[(PathBuf, DiskFormat)]) -> Result<Seen> {
     let (mut systems, mut seen) = (Vec::new(), Vec::new());
+    let mut for_linux = false;
     for (path, format) in disks {
         let disk = Part::whole(open(path, *format)?);
         let name = path
@@ -205,6 +216,7 @@ pub(super) fn file_systems(disks: &[(PathBuf, DiskFormat)]) -> Result<(Vec<FileS
         for (partition, part) in partitions(&disk) {
             let place = format!("{partition} {name}").trim_start().to_owned();
             let kind = kind(&part);
+            for_linux |= kind.is_some_and(|kind| FOR_LINUX.contains(&kind));
             match FileSystem::open(part, place.clone()) {
                 Ok(system) => systems.push(system),
                 Err(error) => seen.push(match kind {
@@ -215,10 +227,17 @@ pub(super) fn file_systems(disks: &[(PathBuf, DiskFormat)]) -> Result<(Vec<FileS
         }
     }
     for system in &systems {
-        seen.push(format!("{}: ext4 without a kernel", system.place));
+        seen.push(format!("{}: ext4 without a kernel", system.place()));
     }
-    Ok((systems, seen))
+    Ok(Seen {
+        systems,
+        words: seen,
+        for_linux,
+    })
 }
+
+/// Those of [`kind`] that the appliance reads.
+const FOR_LINUX: [&str; 3] = ["XFS", "btrfs", "an LVM physical volume"];
 
 /// What else is there, by its magic: (offset, magic, name).
 fn kind(part: &Part) -> Option<&'static str> {

@@ -1,8 +1,10 @@
 //! Which engine and accelerator, and why. The probe decides, never an engine's own fallback list.
 
+use super::{DiskFormat, images};
 use crate::probe::ProbeReport;
 use crate::{Result, RunnerError};
 use reports::schema::AcceleratorClass;
+use std::path::PathBuf;
 
 /// Which engine the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -99,6 +101,27 @@ pub fn choose_direct(engine: EngineWish, accel: AccelWish, probe: &ProbeReport) 
     decide(engine, accel, probe, true)
 }
 
+/// `choice`, or QEMU with the same accelerator where the own VMM cannot read one of the disks: it knows raw and qcow2 whose
+/// headers name plain files. An overlay on a VMDK names its backing file with QEMU's options.
+#[must_use]
+pub fn fitting(choice: &Choice, disks: &[(PathBuf, DiskFormat)]) -> Choice {
+    if choice.engine == EngineKind::Qemu {
+        return choice.clone();
+    }
+    let unreadable = disks.iter().find_map(|(path, format)| match format {
+        DiskFormat::Vmdk => Some(format!("{} is a VMDK", path.display())),
+        format => images::other_files(path, *format).err().map(|error| error.to_string()),
+    });
+    match unreadable {
+        None => choice.clone(),
+        Some(why) => Choice {
+            engine: EngineKind::Qemu,
+            reason: format!("QEMU, since the own VMM cannot read a disk ({why}); {}", choice.reason),
+            ..choice.clone()
+        },
+    }
+}
+
 fn decide(engine: EngineWish, accel: AccelWish, probe: &ProbeReport, direct: bool) -> Result<Choice> {
     let complete = matches!(probe.class, AcceleratorClass::Native | AcceleratorClass::Nested);
     if engine == EngineWish::Kvm && accel == AccelWish::Tcg {
@@ -160,7 +183,7 @@ fn decide(engine: EngineWish, accel: AccelWish, probe: &ProbeReport, direct: boo
 
 #[cfg(test)]
 mod tests {
-    use super::{AccelWish, Accelerator, EngineKind, EngineWish, choose, choose_direct};
+    use super::{AccelWish, Accelerator, Choice, DiskFormat, EngineKind, EngineWish, choose, choose_direct, fitting};
     use crate::probe::ProbeReport;
     use reports::schema::AcceleratorClass;
 
@@ -207,6 +230,25 @@ mod tests {
         }
         let error = choose_direct(EngineWish::Kvm, AccelWish::Auto, &report(Emulated)).expect_err("unfit");
         assert!(error.to_string().contains("--engine qemu"), "{error}");
+    }
+
+    #[test]
+    fn disks_that_the_own_vmm_cannot_read_get_qemu_with_the_same_accelerator() {
+        let choice = choose_direct(EngineWish::Auto, AccelWish::Auto, &report(AcceleratorClass::Native)).expect("runs");
+        let folder = tempfile::tempdir().expect("folder");
+        let raw = folder.path().join("a.raw");
+        std::fs::write(&raw, [0; 512]).expect("write");
+        assert_eq!(fitting(&choice, &[(raw.clone(), DiskFormat::Raw)]), choice);
+        for format in [DiskFormat::Vmdk, DiskFormat::Qcow2] {
+            let Choice {
+                engine,
+                accelerator,
+                reason,
+                ..
+            } = fitting(&choice, &[(raw.clone(), format)]);
+            assert_eq!((engine, accelerator), (EngineKind::Qemu, Accelerator::Kvm));
+            assert!(reason.contains("a.raw") && reason.contains("as measured"), "{reason}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub mod images;
 mod process;
 mod spec;
 
-pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose, choose_direct};
+pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose, choose_direct, fitting};
 pub use console::{Console, ConsoleLine};
 pub(crate) use process::Process;
 pub use spec::{DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
@@ -91,8 +91,22 @@ pub trait Vm: Send {
     /// Ends it now.
     fn kill(&mut self);
 
+    /// When the boot stages that only the engine sees were reached; `None` where it does not stamp them.
+    fn stages(&self) -> Option<BootStages> {
+        None
+    }
+
     /// CPU time used by the engine's process and its resident memory.
     fn stats(&self) -> VmStats;
+}
+
+/// Stages of a boot that only the engine sees, counted from the start of its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BootStages {
+    /// The first processor entered the guest.
+    pub entered: Option<Duration>,
+    /// First byte on the console: the kernel speaks.
+    pub console: Option<Duration>,
 }
 
 /// An event of the engine.

@@ -1,5 +1,6 @@
 //! What to run: everything an engine needs, and nothing an engine knows alone.
 
+use crate::arch::Topology;
 use std::path::PathBuf;
 
 /// A guest to start.
@@ -7,8 +8,8 @@ use std::path::PathBuf;
 pub struct VmSpec {
     /// For people.
     pub name: String,
-    /// Virtual CPUs.
-    pub vcpus: u32,
+    /// Virtual CPUs, and how they are grouped.
+    pub topology: Topology,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// Board.

@@ -4,7 +4,8 @@ use std::{
     fs::File,
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
-    time::Duration,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
 };
 
 use crate::{arch::Topology, boot::LinuxBoot, devices::EventSink};
@@ -30,6 +31,8 @@ pub struct VmmConfig {
     pub agent: Option<AgentChannel>,
     /// Disks in order: vda, vdb …
     pub disks: Vec<DiskConfig>,
+    /// Counts the requests that the disks served.
+    pub disk_operations: Arc<AtomicU64>,
     /// Network cards in order.
     pub nets: Vec<NetConfig>,
     /// Gives the guest an entropy device.
@@ -40,6 +43,9 @@ pub struct VmmConfig {
     pub deadline: Option<Duration>,
     /// What carries the virtio devices.
     pub transport: Transport,
+    /// Time zero of the boot stages; `None`: when [`super::Vmm::new`] is called. Whoever starts a process for the machine knows
+    /// when it did.
+    pub started: Option<Instant>,
     /// Also told what the devices tell the machine.
     pub observer: Option<EventSink>,
 }
@@ -57,11 +63,13 @@ impl VmmConfig {
             console_input: SerialInput::None,
             agent: None,
             disks: Vec::new(),
+            disk_operations: Arc::default(),
             nets: Vec::new(),
             rng: true,
             marker: None,
             deadline: None,
             transport: Transport::default(),
+            started: None,
             observer: None,
         }
     }

@@ -85,13 +85,7 @@ impl VmHandle {
                 *theirs.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
                 theirs.filled.notify_all();
             })
-            .map_err(|error| {
-                outcome.end(ExitReason::Stopped);
-                VmmError::System {
-                    what: "starting the supervisor thread",
-                    error,
-                }
-            })?;
+            .map_err(VmmError::system("starting the supervisor thread"))?;
         Ok(Self {
             outcome,
             slot,

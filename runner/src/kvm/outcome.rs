@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use super::exit::ExitReason;
 use crate::devices::{EventSink, Events, MachineEvent, PanicSource};
 
-/// How long a panicking guest may go on, so that its last lines still arrive.
+/// How long a panicking guest may go on, so that its last lines still arrive; from its last line where the console told.
 const PANIC_GRACE: Duration = Duration::from_secs(3);
 /// Boot marks that are kept.
 const MARKS: usize = 256;
 
-/// When the boot stages were reached, counted from the moment that [`super::Vmm::new`] was called.
+/// When the boot stages were reached, counted from [`super::VmmConfig::started`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stages {
     /// The first `KVM_RUN`.
@@ -73,6 +73,7 @@ impl Outcome {
 
     /// Ends the machine. A reset, fault or deadline after a panic is still the panic's end.
     pub(super) fn end(&self, reason: ExitReason) {
+        let mut confirmed = false;
         let mut state = self.lock();
         if state.reason.is_none() {
             let reason = match (&state.panic, reason) {
@@ -80,17 +81,24 @@ impl Outcome {
                 (Some((source, _)), _) => ExitReason::Panicked { source: *source },
                 (None, reason) => reason,
             };
+            confirmed = reason
+                == ExitReason::Panicked {
+                    source: PanicSource::Console,
+                };
             state.reason = Some(reason);
             state.stages.end = Some(self.start.elapsed());
         }
         self.stop.store(true, Ordering::Release);
         drop(state);
+        if confirmed && let Some(observer) = &self.observer {
+            observer.event(MachineEvent::Panic(PanicSource::Console));
+        }
         self.changed.notify_all();
     }
 
+    /// The first processor enters the guest now.
     pub(super) fn first_run(&self) {
-        let elapsed = self.start.elapsed();
-        self.lock().stages.first_run.get_or_insert(elapsed);
+        self.event(MachineEvent::Entered);
     }
 
     pub(super) fn stages(&self) -> Stages {
@@ -128,15 +136,33 @@ impl Outcome {
 
 impl Events for Outcome {
     fn event(&self, event: MachineEvent) {
-        if let Some(observer) = &self.observer {
+        // What the console shows is a panic only once the machine ends by it.
+        let certain = !matches!(
+            event,
+            MachineEvent::Panic(PanicSource::Console) | MachineEvent::PanicDoubted
+        );
+        if certain && let Some(observer) = &self.observer {
             observer.event(event);
         }
         match event {
             MachineEvent::PowerOff => self.end(ExitReason::PoweredOff),
             MachineEvent::Reset(source) => self.end(ExitReason::Reset { source }),
             MachineEvent::Panic(source) => {
-                self.lock().panic.get_or_insert((source, Instant::now()));
+                let mut state = self.lock();
+                // The driver's word stands, with its time; the console's counts from its last line.
+                if !matches!(state.panic, Some((PanicSource::Pvpanic, _))) {
+                    state.panic = Some((source, Instant::now()));
+                }
+                drop(state);
                 self.changed.notify_all();
+            }
+            MachineEvent::PanicDoubted => {
+                self.lock().panic.take_if(|(source, _)| *source == PanicSource::Console);
+                self.changed.notify_all();
+            }
+            MachineEvent::Entered => {
+                let elapsed = self.start.elapsed();
+                self.lock().stages.first_run.get_or_insert(elapsed);
             }
             MachineEvent::ConsoleStarted => {
                 let elapsed = self.start.elapsed();
@@ -159,6 +185,8 @@ impl Events for Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::devices::ResetSource;
 
@@ -175,6 +203,48 @@ mod tests {
             }
         );
         assert!(outcome.stopping());
+    }
+
+    #[derive(Debug, Default)]
+    struct Log(Mutex<Vec<MachineEvent>>);
+    impl Events for Log {
+        fn event(&self, event: MachineEvent) {
+            self.0.lock().expect("alive").push(event);
+        }
+    }
+
+    #[test]
+    fn what_only_looked_like_a_panic_neither_ends_the_machine_nor_reaches_the_observer() {
+        let log = Arc::new(Log::default());
+        let outcome = Outcome::new(Instant::now(), Some(log.clone()));
+        outcome.event(MachineEvent::Panic(PanicSource::Console));
+        outcome.event(MachineEvent::PanicDoubted);
+        assert!(log.0.lock().expect("alive").is_empty());
+        outcome.event(MachineEvent::Reset(ResetSource::Acpi));
+        assert_eq!(
+            outcome.wait(None),
+            ExitReason::Reset {
+                source: ResetSource::Acpi
+            }
+        );
+    }
+
+    #[test]
+    fn a_panic_on_the_console_reaches_the_observer_once_and_the_drivers_word_is_not_doubted() {
+        let log = Arc::new(Log::default());
+        let outcome = Outcome::new(Instant::now(), Some(log.clone()));
+        outcome.event(MachineEvent::Panic(PanicSource::Console));
+        outcome.event(MachineEvent::Panic(PanicSource::Console));
+        outcome.end(ExitReason::Deadline);
+        outcome.end(ExitReason::Deadline);
+        let told = log.0.lock().expect("alive").clone();
+        assert_eq!(told, [MachineEvent::Panic(PanicSource::Console)]);
+        let outcome = Outcome::new(Instant::now(), None);
+        outcome.event(MachineEvent::Panic(PanicSource::Pvpanic));
+        outcome.event(MachineEvent::PanicDoubted);
+        outcome.end(ExitReason::Deadline);
+        let source = PanicSource::Pvpanic;
+        assert_eq!(outcome.wait(None), ExitReason::Panicked { source });
     }
 
     #[test]

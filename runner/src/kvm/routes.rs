@@ -58,9 +58,10 @@ fn default_routes() -> Vec<kvm_irq_routing_entry> {
 impl Router for Routes {
     fn route(&self, gsi: u32, address: u64, data: u32) -> io::Result<()> {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.insert(gsi, (address, data));
+        let mut wanted = messages.clone();
+        wanted.insert(gsi, (address, data));
         let mut routes = default_routes();
-        for (&gsi, &(address, data)) in messages.iter() {
+        for (&gsi, &(address, data)) in &wanted {
             let mut entry = kvm_irq_routing_entry {
                 gsi,
                 type_: KVM_IRQ_ROUTING_MSI,
@@ -75,7 +76,10 @@ impl Router for Routes {
         let table = KvmIrqRouting::from_entries(&routes).map_err(|error| io::Error::other(format!("{error:?}")))?;
         self.vm
             .set_gsi_routing(&table)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+            .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        // Only what KVM took: a route that it refuses would make every later one fail with it.
+        *messages = wanted;
+        Ok(())
     }
 }
 

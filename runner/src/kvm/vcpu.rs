@@ -1,6 +1,6 @@
 //! A virtual CPU: its set-up and its loop.
 
-use std::sync::{Arc, Barrier};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -20,6 +20,29 @@ use crate::{
 pub(super) struct Buses {
     pub(super) ports: Bus,
     pub(super) memory: Bus,
+}
+
+/// Where vCPU threads wait until the machine may run.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub(super) fn open(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Poisoned or not: the flag is all there is to see.
+        let _open = self
+            .opened
+            .wait_while(open, |open| !*open)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
 }
 
 /// Gives vCPU `index` its state; `entry` only for the boot CPU, the others wait for INIT and SIPI.
@@ -68,10 +91,10 @@ impl Drop for Sentinel<'_> {
 }
 
 /// Runs until the machine ends.
-pub(super) fn run(index: u32, vcpu: &mut VcpuFd, buses: &Buses, outcome: &Outcome, gate: &Arc<Barrier>) {
+pub(super) fn run(index: u32, vcpu: &mut VcpuFd, buses: &Buses, outcome: &Outcome, gate: &Gate) {
     let _sentinel = Sentinel(outcome, index);
     gate.wait();
-    if index == 0 {
+    if index == 0 && !outcome.stopping() {
         outcome.first_run();
     }
     while !outcome.stopping() {

@@ -3,7 +3,7 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Barrier, Mutex},
+    sync::{Arc, Mutex},
     thread,
     time::Instant,
 };
@@ -19,7 +19,7 @@ use super::{
     kick, memory,
     outcome::Outcome,
     routes::{IoEvents, Routes},
-    vcpu::{self, Buses},
+    vcpu::{self, Buses, Gate},
 };
 use crate::{
     acpi::{self, AcpiError},
@@ -31,7 +31,7 @@ use crate::{
         power::{I8042Reset, PostPort, PowerPort, Pvpanic},
         serial::{
             Output, Uart,
-            channel::{ChannelOutput, Input, Peer},
+            channel::{ChannelOutput, Peer, Prepared},
             console::{Console, Tail},
         },
         virtio::{
@@ -160,7 +160,7 @@ pub struct Vmm {
     vcpus: Vec<VcpuFd>,
     buses: Arc<Buses>,
     transports: Transports,
-    inputs: Vec<Input>,
+    inputs: Vec<Prepared>,
     tail: Tail,
     power_button: EventFd,
     // Dropped after everything that uses it; the memory last of all.
@@ -195,7 +195,10 @@ impl Vmm {
     /// # Errors
     /// See [`VmmError`].
     pub fn new(config: VmmConfig) -> Result<Self, VmmError> {
-        let outcome = Arc::new(Outcome::new(Instant::now(), config.observer.clone()));
+        let outcome = Arc::new(Outcome::new(
+            config.started.unwrap_or_else(Instant::now),
+            config.observer.clone(),
+        ));
         config.topology.validate()?;
         let kvm = open(&config.kvm)?;
         let vm = Arc::new(kvm.create_vm().map_err(VmmError::kvm("KVM_CREATE_VM"))?);
@@ -224,7 +227,9 @@ impl Vmm {
         let power_button = builder.line(layout::GSI_POWER_BUTTON)?;
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         for disk in &config.disks {
-            devices.push(Box::new(Block::open(disk)?));
+            devices.push(Box::new(
+                Block::open(disk)?.counted_in(Arc::clone(&config.disk_operations)),
+            ));
         }
         for net in config.nets {
             devices.push(Box::new(Net::open(net)?));
@@ -279,59 +284,48 @@ impl Vmm {
         })
     }
 
-    /// Starts the vCPU threads, calls `before_run` while they wait at a gate (the place for the sandbox), opens the gate.
+    /// Starts all threads, calls `before_run` while the vCPUs wait at a gate (the place for the sandbox), opens the gate.
     ///
     /// # Errors
     /// Where threads cannot be made or `before_run` fails; the guest has not run then.
     pub fn start_after(self, before_run: impl FnOnce() -> Result<(), VmmError>) -> Result<VmHandle, VmmError> {
         kick::install().map_err(VmmError::system("installing the kick signal"))?;
-        let gate = Arc::new(Barrier::new(self.vcpus.len() + 1));
+        let outcome = Arc::clone(&self.outcome);
+        let gate = Arc::new(Gate::default());
+        let started = self.start_threads(&gate);
+        let ready = if started.is_ok() { before_run() } else { Ok(()) };
+        if started.is_err() || ready.is_err() {
+            // Those behind the gate see it before they enter the guest.
+            outcome.end(super::ExitReason::Stopped);
+        }
+        // Before anything of the machine is dropped: that waits for the threads at the gate.
+        gate.open();
+        ready.and(started)
+    }
+
+    /// All threads, with the vCPUs at the gate. Where one is missing, the others end as soon as the gate opens on a machine
+    /// that was stopped.
+    fn start_threads(self, gate: &Arc<Gate>) -> Result<VmHandle, VmmError> {
+        let mut inputs = Vec::new();
+        for input in self.inputs {
+            inputs.push(input.start().map_err(VmmError::system("starting an input thread"))?);
+        }
         let mut threads = Vec::new();
-        let mut failure = None;
         for (index, fd) in (0_u32..).zip(self.vcpus) {
-            let (buses, outcome, gate) = (Arc::clone(&self.buses), Arc::clone(&self.outcome), Arc::clone(&gate));
+            let (buses, outcome, gate) = (Arc::clone(&self.buses), Arc::clone(&self.outcome), Arc::clone(gate));
             let spawned = thread::Builder::new().name(format!("vcpu{index}")).spawn(move || {
                 kick::with_registration(fd, |vcpu| {
                     vcpu::run(index, vcpu, &buses, &outcome, &gate);
                 });
             });
-            match spawned {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    failure = Some(VmmError::System {
-                        what: "starting a vCPU thread",
-                        error,
-                    });
-                    break;
-                }
-            }
-        }
-        let missing = failure.is_some();
-        let result = match failure {
-            Some(failure) => Err(failure),
-            None => before_run(),
-        };
-        if result.is_err() {
-            self.outcome.end(super::ExitReason::Stopped);
-        }
-        if !missing {
-            gate.wait();
-        }
-        if let Err(error) = result {
-            // Where a thread is missing the others stay at the gate for ever; they hold no guest state that matters.
-            if !missing {
-                for thread in threads {
-                    let _ = thread.join();
-                }
-            }
-            return Err(error);
+            threads.push(spawned.map_err(VmmError::system("starting a vCPU thread"))?);
         }
         VmHandle::supervise(
             Running {
                 outcome: self.outcome,
                 threads,
                 transports: self.transports,
-                inputs: self.inputs,
+                inputs,
                 tail: self.tail,
                 buses: self.buses,
                 vm: self.vm,
@@ -379,7 +373,7 @@ struct Builder<'a> {
     vm: &'a Arc<VmFd>,
     events: EventSink,
     buses: Buses,
-    inputs: Vec<Input>,
+    inputs: Vec<Prepared>,
 }
 
 impl Builder<'_> {
@@ -416,7 +410,10 @@ impl Builder<'_> {
             SerialOutput::Discard => Box::new(io::sink()),
             SerialOutput::Stdout => Box::new(Unbuffered(io::stdout())),
             SerialOutput::File(file) => Box::new(file),
-            SerialOutput::Stream(stream) => Box::new(stream),
+            // With a time limit: whoever stops to read must not stop the vCPU that prints.
+            SerialOutput::Stream(stream) => {
+                Box::new(ChannelOutput::attached(stream).map_err(VmmError::system("console socket"))?)
+            }
         };
         let console = Console::new(out, Arc::clone(&self.events), marker);
         let tail = console.tail();
@@ -426,11 +423,10 @@ impl Builder<'_> {
         let name = "console-in";
         let input = match input {
             SerialInput::None => return Ok(tail),
-            SerialInput::Stdin => Input::from_reader(name, io::stdin(), uart),
-            SerialInput::Stream(stream) => Input::from_reader(name, stream, uart),
+            SerialInput::Stdin => Prepared::from_reader(name, io::stdin(), uart),
+            SerialInput::Stream(stream) => Prepared::from_reader(name, stream, uart),
         };
-        self.inputs
-            .push(input.map_err(VmmError::system("console input thread"))?);
+        self.inputs.push(input);
         Ok(tail)
     }
 
@@ -438,21 +434,19 @@ impl Builder<'_> {
         let (port, gsi) = layout::COM2;
         let line = self.line(gsi)?;
         let output = ChannelOutput::default();
-        let system = VmmError::system("agent UART");
         let out: Output = if agent.is_some() {
             Box::new(output.clone())
         } else {
             Box::new(io::sink())
         };
-        let uart = Uart::new(line, out).map_err(&system)?;
+        let uart = Uart::new(line, out).map_err(VmmError::system("agent UART"))?;
         self.port(port, 8, uart.clone())?;
         let peer = match agent {
             None => return Ok(()),
             Some(AgentChannel::Listener(listener)) => Peer::Listener(listener),
             Some(AgentChannel::Stream(stream)) => Peer::Stream(stream),
         };
-        self.inputs
-            .push(Input::serve("agent-in", peer, uart, output).map_err(system)?);
+        self.inputs.push(Prepared::serve("agent-in", peer, uart, output));
         Ok(())
     }
 

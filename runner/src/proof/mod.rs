@@ -16,8 +16,8 @@ pub use request::{ProveDisk, ProveOutcome, ProveRequest};
 pub use search::SEARCH_ORDER;
 
 use crate::appliance::Appliance;
-use crate::engine::{DiskFormat, Engine, EngineKind};
-use crate::qemu::{self, Qemu};
+use crate::engine::{self, DiskFormat, Engine, EngineKind};
+use crate::qemu;
 use crate::{Result, RunnerError};
 use agent::protocol::Request;
 use convert::machine::OsFamily;
@@ -51,7 +51,7 @@ impl Stages {
 
 /// What all tries share.
 struct Ground<'a> {
-    engine: Qemu,
+    engine: Box<dyn Engine>,
     version: String,
     request: &'a ProveRequest,
     scratch: &'a Path,
@@ -95,13 +95,13 @@ impl Boot {
 /// The proof could not be tried: engine, firmware, disk or space missing, stopped. A guest that does not boot is an outcome.
 pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBool) -> Result<ProveOutcome> {
     let begun = Instant::now();
-    if request.choice.engine == EngineKind::Kvm {
+    if request.choice.engine == EngineKind::Kvm && request.kernel.is_none() {
         return Err(RunnerError::Unusable {
-            what: "the own VMM has no firmware, and this proof boots through the guest's own boot loader".into(),
+            what: "the own VMM has no firmware, and no kernel was given that it could enter".into(),
             advice: "Use --engine qemu".into(),
         });
     }
-    let engine = Qemu;
+    let engine = engine::engine(request.choice.engine);
     let mut stages = Stages::default();
     let folder = Folder::create(&request.out)?;
     let version = engine.version()?;
@@ -233,7 +233,10 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
         engine: version.to_owned(),
         accelerator: request.choice.class,
         engine_reason: request.choice.reason.clone(),
-        firmware: hardware.firmware_name().to_owned(),
+        firmware: match request.kernel {
+            Some(_) => "none, the kernel was entered directly".to_owned(),
+            None => hardware.firmware_name().to_owned(),
+        },
         devices: format!(
             "{}, {}",
             if request.disks.is_empty() {
@@ -268,7 +271,7 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
 impl Ground<'_> {
     /// Looks at the disks and puts the agent into the overlays. What does not work is a note: the proof goes on from outside.
     fn prepare(&mut self, cancel: &AtomicBool) -> Result<()> {
-        match inject(&self.engine, self.request, &self.overlays, self.scratch, cancel) {
+        match inject(self.request, &self.overlays, self.scratch, cancel) {
             Ok((found, result)) => {
                 match result {
                     Ok(_) => self.injected = true,
@@ -359,16 +362,16 @@ impl Ground<'_> {
 
 /// Looks at the disks and puts the agent into the overlay. The inner result is the injection's.
 fn inject(
-    engine: &Qemu,
     request: &ProveRequest,
     overlays: &[PathBuf],
     scratch: &Path,
     cancel: &AtomicBool,
 ) -> Result<(Value, Result<Value>)> {
     let disks: Vec<_> = overlays.iter().map(|path| (path.clone(), DiskFormat::Qcow2)).collect();
+    let choice = engine::fitting(&request.appliance, &disks);
     let mut appliance = Appliance::start(
-        engine,
-        request.choice.accelerator,
+        &*engine::engine(choice.engine),
+        choice.accelerator,
         &disks,
         scratch,
         APPLIANCE_DEADLINE,

@@ -1,6 +1,7 @@
 //! What is asked for, what comes back, and the guest that is made from it.
 
 use super::DiskCheck;
+use crate::arch::Topology;
 use crate::engine::{Choice, DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
 use convert::machine::{FirmwareKind, Machine, OsFamily};
 use reports::schema::{BenchRecord, ProofRecord, Suite};
@@ -29,8 +30,10 @@ pub struct ProveRequest {
     pub check: DiskCheck,
     /// Run folder: evidence goes into `proof/` in it, throw-away overlays too while it runs.
     pub out: PathBuf,
-    /// Engine and accelerator.
+    /// Engine and accelerator of the boot.
     pub choice: Choice,
+    /// Those of the appliance, which enters its own kernel directly.
+    pub appliance: Choice,
     /// From the guest's start to the verdict; the benchmark has its own time.
     pub timeout: Duration,
     /// So long without a sign of life (console, screen, disk) and the guest counts as hung.
@@ -101,6 +104,15 @@ fn memory_bound() -> u64 {
     (free / 1024 / 2).max(512)
 }
 
+/// Sockets, cores and threads as the machine says; one socket of cores where it has fewer CPUs here, or says nothing that fits.
+fn topology(said: Topology, vcpus: u32) -> Topology {
+    if said.vcpus() == vcpus {
+        said
+    } else {
+        Topology::flat(vcpus)
+    }
+}
+
 /// A guest that shows nothing for so long is hung: longer than any wait of a distribution's init for a device (90 s).
 const SILENCE: Duration = Duration::from_secs(120);
 
@@ -153,6 +165,7 @@ impl ProveRequest {
             kernel: None,
             machine,
             disks,
+            appliance: choice.clone(),
             choice,
         }
     }
@@ -200,6 +213,12 @@ impl ProveRequest {
                 machine.cpu.vcpus
             ));
         }
+        let said = Topology {
+            sockets: machine.cpu.sockets,
+            cores: machine.cpu.cores_per_socket,
+            threads: machine.cpu.threads,
+        };
+        let topology = topology(said, vcpus);
         // More memory than this proves nothing more about booting.
         let memory_mib = machine.memory.mib.clamp(256, memory_bound().min(8192));
         if memory_mib < machine.memory.mib {
@@ -211,7 +230,7 @@ impl ProveRequest {
         let serial = |index: usize| machine.disks.get(index).and_then(|disk| disk.serial.clone());
         let spec = VmSpec {
             name: machine.name.clone(),
-            vcpus,
+            topology,
             memory_mib,
             machine: if hardware.bus == DiskBus::Ide {
                 MachineModel::Pc
@@ -253,7 +272,20 @@ impl ProveRequest {
 
 #[cfg(test)]
 mod tests {
-    use super::uuid_text;
+    use super::{Topology, topology, uuid_text};
+
+    #[test]
+    fn cpus_are_grouped_as_the_machine_says_unless_there_are_fewer_here() {
+        let said = Topology {
+            sockets: 2,
+            cores: 2,
+            threads: 2,
+        };
+        assert_eq!(topology(said, 8), said);
+        assert_eq!(topology(said, 4), Topology::flat(4));
+        let silent = Topology { sockets: 0, ..said };
+        assert_eq!(topology(silent, 8), Topology::flat(8));
+    }
 
     #[test]
     fn the_uuid_text_gives_the_guest_the_same_table_bytes() {

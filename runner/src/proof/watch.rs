@@ -174,6 +174,11 @@ impl<'a> Watch<'a> {
             let at = self.started.elapsed();
             new.lines().for_each(|text| self.line(text, at));
         }
+        if !self.has("entered")
+            && let Some(at) = self.vm.stages().and_then(|stages| stages.entered)
+        {
+            self.reach("entered", at, "the first processor entered the guest");
+        }
         let lines = self.vm.console().lines(self.seen_lines);
         self.seen_lines += lines.len();
         for line in lines {

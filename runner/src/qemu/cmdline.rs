@@ -50,12 +50,20 @@ pub(crate) fn arguments(
         add(&["-blockdev", &code.to_string(), "-blockdev", &vars.to_string()]);
     }
     add(&["-machine", &machine]);
+    let cpus = spec.topology;
     match spec.accelerator {
-        Accelerator::Tcg if spec.vcpus > 1 => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        Accelerator::Tcg if cpus.vcpus() > 1 => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
         Accelerator::Tcg => add(&["-accel", "tcg", "-cpu", "max"]),
         Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
     }
-    add(&["-smp", &spec.vcpus.to_string(), "-m", &spec.memory_mib.to_string()]);
+    let smp = format!(
+        "{},sockets={},cores={},threads={}",
+        cpus.vcpus(),
+        cpus.sockets,
+        cpus.cores,
+        cpus.threads
+    );
+    add(&["-smp", &smp, "-m", &spec.memory_mib.to_string()]);
     if let Some(uuid) = &spec.uuid {
         add(&["-uuid", uuid]);
     }

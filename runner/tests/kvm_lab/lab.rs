@@ -235,6 +235,50 @@ impl Lab {
         if let Some(tun) = self.module("tun") {
             fs::copy(tun, root.join("tun.ko")).expect("copy");
         }
+        self.fill(&root);
+        fs::create_dir_all(root.join("cases")).expect("mkdir");
+        let mut order = String::new();
+        for case in cases {
+            let text = format!("#!/bin/sh\nROOT=\n. /functions\n{}\n", case.script);
+            script(&root.join("cases").join(case.name), &text);
+            order.push_str(&format!("{} {}\n", case.name, case.seconds));
+        }
+        fs::write(root.join("cases.txt"), order).expect("write");
+        script(&root.join("init"), include_str!("level1.sh"));
+        pack(&root, &self.path("l1.gz"));
+    }
+
+    /// Runs the cases on this host; what they put into `$ROOT/out` arrives in the folder `out`.
+    pub(crate) fn run_here(&self, cases: &[Case]) -> BTreeMap<&'static str, CaseResult> {
+        self.level2();
+        let root = self.path("here");
+        for folder in ["bin", "tmp"] {
+            fs::create_dir_all(root.join(folder)).expect("mkdir");
+        }
+        self.fill(&root);
+        fs::create_dir_all(self.path("out")).expect("mkdir");
+        std::os::unix::fs::symlink("../out", root.join("out")).expect("symlink");
+        let mut results = BTreeMap::new();
+        for case in cases {
+            let text = format!("ROOT={}\n. \"$ROOT/functions\"\n{}\n", root.display(), case.script);
+            let output = Command::new("/bin/busybox")
+                .args(["timeout", &case.seconds.to_string(), "/bin/busybox", "sh", "-c", &text])
+                .stdin(Stdio::null())
+                .output()
+                .expect("busybox");
+            let mut said = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+            said.push_str(&String::from_utf8_lossy(&output.stderr));
+            let result = CaseResult {
+                output: said,
+                code: output.status.code(),
+            };
+            results.insert(case.name, result);
+        }
+        results
+    }
+
+    /// Puts what the cases need below `root`.
+    fn fill(&self, root: &Path) {
         fs::copy(&self.vmm, root.join("bin/vmm")).expect("copy");
         fs::copy(&self.kernel, root.join("vmlinuz")).expect("copy");
         fs::write(root.join("vmlinux"), uncompressed(&self.kernel)).expect("write");
@@ -246,17 +290,7 @@ impl Lab {
             fs::create_dir_all(target.parent().expect("below the root")).expect("mkdir");
             fs::copy(host, &target).expect("copy");
         }
-        fs::create_dir_all(root.join("cases")).expect("mkdir");
-        let mut order = String::new();
-        for case in cases {
-            let text = format!("#!/bin/sh\n. /functions\n{}\n", case.script);
-            script(&root.join("cases").join(case.name), &text);
-            order.push_str(&format!("{} {}\n", case.name, case.seconds));
-        }
-        fs::write(root.join("cases.txt"), order).expect("write");
         fs::write(root.join("functions"), include_str!("functions.sh")).expect("write");
-        script(&root.join("init"), include_str!("level1.sh"));
-        pack(&root, &self.path("l1.gz"));
     }
 
     fn qemu(&self, out: &Path, cpus: u32, limit: Duration) -> String {

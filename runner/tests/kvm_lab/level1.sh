@@ -3,6 +3,7 @@
 B=/bin/busybox
 $B mkdir -p /proc /sys /dev /tmp /out
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+$B mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 $B mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 for m in /mod/*.ko; do $B insmod "$m"; done
 while read -r name seconds; do

@@ -6,13 +6,16 @@ $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs de
 echo "L2-UP $($B cut -d' ' -f1 /proc/uptime)"
 action=$($B sed 's/.*action=\([a-z]*\).*/\1/' /proc/cmdline)
 modules() { for m in /mod/*.ko; do $B insmod "$m"; done; }
+topology() {
+    for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
+        echo "L2-TOPOLOGY $($B cat $cpu/topology/physical_package_id $cpu/topology/core_id $cpu/topology/thread_siblings_list | $B tr '\n' ' ')"
+    done
+}
 case $action in
 boot)
     echo "L2-CPUS $($B grep -c ^processor /proc/cpuinfo)"
     echo "L2-CLOCK $($B cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
-    for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
-        echo "L2-TOPOLOGY $($B cat $cpu/topology/physical_package_id $cpu/topology/core_id $cpu/topology/thread_siblings_list | $B tr '\n' ' ')"
-    done
+    topology
     echo "L2-MEMORY $($B awk '/MemTotal/ {print $2}' /proc/meminfo)"
     ;;
 bench)
@@ -59,6 +62,9 @@ reset)
     ;;
 button)
     modules
+    topology
+    # An old log on the console is no panic of this kernel.
+    echo "[    1.000000] Kernel panic - not syncing: from another day"
     echo "L2-RNG $($B cat /sys/class/misc/hw_random/rng_current) $($B dd if=/dev/hwrng bs=64 count=4 2>/dev/null | $B wc -c)"
     before=$($B awk '/ACPI:Ged/ {print $2}' /proc/interrupts)
     echo "L2-WAITING"

@@ -54,6 +54,16 @@ impl Client {
 pub struct ChannelOutput(Arc<Mutex<Client>>);
 
 impl ChannelOutput {
+    /// The writer to a connected client.
+    ///
+    /// # Errors
+    /// The system's, where the socket takes no time limit.
+    pub fn attached(stream: UnixStream) -> io::Result<Self> {
+        let output = Self::default();
+        output.lock().attach(stream)?;
+        Ok(output)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Client> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,6 +91,20 @@ impl Write for ChannelOutput {
     }
 }
 
+/// What carries host bytes to the guest, before its thread runs: a sandbox that binds threads one by one has to be closed first.
+pub struct Prepared {
+    name: String,
+    run: Box<dyn FnOnce(&EventFd) + Send>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The thread that carries host bytes to the guest.
 #[derive(Debug)]
 pub struct Input {
@@ -88,13 +112,17 @@ pub struct Input {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Input {
+impl Prepared {
+    fn new(name: &str, run: impl FnOnce(&EventFd) + Send + 'static) -> Self {
+        Self {
+            name: name.to_owned(),
+            run: Box::new(run),
+        }
+    }
+
     /// Serves `peer`: host bytes go to `uart`, guest bytes through `output`.
-    ///
-    /// # Errors
-    /// Where epoll or the thread cannot be made.
-    pub fn serve(name: &str, peer: Peer, uart: Uart, output: ChannelOutput) -> io::Result<Self> {
-        Self::spawn(name, move |stop| match peer {
+    pub fn serve(name: &str, peer: Peer, uart: Uart, output: ChannelOutput) -> Self {
+        Self::new(name, move |stop| match peer {
             Peer::Stream(stream) => {
                 if let Ok(clone) = stream.try_clone()
                     && output.lock().attach(clone).is_ok()
@@ -122,23 +150,24 @@ impl Input {
     }
 
     /// Carries `input` (a terminal, a pipe) to `uart` until it ends.
-    ///
-    /// # Errors
-    /// Where the thread cannot be made.
-    pub fn from_reader<R: Read + AsRawFd + Send + 'static>(name: &str, input: R, uart: Uart) -> io::Result<Self> {
-        Self::spawn(name, move |stop| {
+    pub fn from_reader<R: Read + AsRawFd + Send + 'static>(name: &str, input: R, uart: Uart) -> Self {
+        Self::new(name, move |stop| {
             let fd = input.as_raw_fd();
             let _ = pump_from(stop, fd, input, &uart);
         })
     }
 
-    fn spawn(name: &str, run: impl FnOnce(&EventFd) + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where eventfd or thread cannot be made.
+    pub fn start(self) -> io::Result<Input> {
         let stop = Arc::new(EventFd::new(libc::EFD_NONBLOCK)?);
         let theirs = Arc::clone(&stop);
         let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || run(&theirs))?;
-        Ok(Self {
+            .name(self.name)
+            .spawn(move || (self.run)(&theirs))?;
+        Ok(Input {
             stop,
             thread: Some(thread),
         })
@@ -249,7 +278,8 @@ mod tests {
         for byte in b"early" {
             uart.write(0, &[*byte]);
         }
-        let input = Input::serve("t", Peer::Stream(vmm), uart.clone(), output).expect("thread");
+        let input = Prepared::serve("t", Peer::Stream(vmm), uart.clone(), output);
+        let input = input.start().expect("thread");
         let mut host = host;
         host.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         let mut text = [0; 5];
@@ -271,5 +301,18 @@ mod tests {
         }
         assert_eq!(got, sent);
         drop(input);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_dropped_and_the_guest_goes_on() {
+        let (host, vmm) = UnixStream::pair().expect("socketpair");
+        let mut output = ChannelOutput::attached(vmm).expect("attached");
+        let piece = vec![b'x'; 64 << 10];
+        // More than a socket holds.
+        for _ in 0..64 {
+            output.write_all(&piece).expect("never fails");
+        }
+        assert!(output.lock().stream.is_none());
+        drop(host);
     }
 }

@@ -36,8 +36,43 @@ pub struct Console {
     marker: Option<Vec<u8>>,
     line: Vec<u8>,
     started: bool,
-    panicked: bool,
+    panic: Option<Panic>,
     tail: Tail,
+}
+
+/// A panic that the console shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Panic {
+    /// The kernel stamps its lines with the time.
+    stamped: bool,
+    /// The line of the panic or one of those below it is complete.
+    complete: bool,
+}
+
+/// What the kernel prints before a line: `[    1.234567] ` and maybe its thread or CPU, `[    T1] `. The rest of the line, and
+/// whether there was a stamp.
+fn unstamped(line: &[u8]) -> (&[u8], bool) {
+    let Some((inside, mut rest)) = bracket(line) else {
+        return (line, false);
+    };
+    let number = inside.trim_ascii_start();
+    let time = number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') && number.contains(&b'.');
+    if !time {
+        return (line, false);
+    }
+    if let Some((inside, behind)) = bracket(rest)
+        && matches!(inside.trim_ascii_start(), [b'T' | b'C', digits @ ..] if digits.iter().all(u8::is_ascii_digit))
+    {
+        rest = behind;
+    }
+    (rest.trim_ascii_start(), true)
+}
+
+/// What is inside of a bracket at the start of a line, and what is behind it.
+fn bracket(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let inside = line.strip_prefix(b"[")?;
+    let end = inside.iter().position(|byte| *byte == b']')?;
+    Some((&inside[..end], &inside[end + 1..]))
 }
 
 impl std::fmt::Debug for Console {
@@ -57,7 +92,7 @@ impl Console {
             marker: marker.map(String::into_bytes),
             line: Vec::new(),
             started: false,
-            panicked: false,
+            panic: None,
             tail: Tail::default(),
         }
     }
@@ -73,8 +108,17 @@ impl Console {
             self.events.event(MachineEvent::ConsoleStarted);
         }
         if byte == b'\n' || self.line.len() >= LINE {
+            self.line_ends();
             self.line.clear();
             return;
+        }
+        if let Some(panic) = &mut self.panic
+            && panic.complete
+            && byte != b'\r'
+        {
+            // A prompt is a line that does not end: only the kernel's next line makes it a panic again.
+            panic.complete = false;
+            self.events.event(MachineEvent::PanicDoubted);
         }
         self.line.push(byte);
         if let Some(marker) = &self.marker
@@ -83,10 +127,31 @@ impl Console {
             self.marker = None;
             self.events.event(MachineEvent::ConsoleMarker);
         }
-        if !self.panicked && self.line.ends_with(PANIC) {
-            self.panicked = true;
-            self.events.event(MachineEvent::Panic(PanicSource::Console));
+    }
+
+    /// A program may print an old log, and that is no panic: the kernel's own panic stands at the start of a line, and nothing
+    /// but the kernel speaks after it.
+    fn line_ends(&mut self) {
+        let line = self.line.trim_ascii_end();
+        let (words, stamped) = unstamped(line);
+        if words.starts_with(PANIC) {
+            self.panic = Some(Panic {
+                stamped,
+                complete: true,
+            });
+        } else if let Some(panic) = &mut self.panic {
+            if panic.complete && line.is_empty() {
+                return;
+            }
+            if panic.stamped && !stamped {
+                self.panic = None;
+                return;
+            }
+            panic.complete = true;
+        } else {
+            return;
         }
+        self.events.event(MachineEvent::Panic(PanicSource::Console));
     }
 }
 
@@ -129,7 +194,7 @@ mod tests {
     fn panic_and_marker_are_seen_once_and_byte_by_byte() {
         let log = Arc::new(Log::default());
         let mut console = Console::new(Box::new(io::sink()), log.clone(), Some("READY".into()));
-        for byte in b"boot\r\nREADY READY\r\n[ 1.0] Kernel panic - not syncing: x\nKernel panic - not syncing" {
+        for byte in b"boot\r\nREADY READY\r\n[ 1.0] Kernel panic - not syncing: x\r\n" {
             console.write_all(&[*byte]).expect("never fails");
         }
         assert_eq!(
@@ -141,6 +206,51 @@ mod tests {
             ]
         );
         assert!(console.tail().text().starts_with("boot"));
+    }
+
+    /// The last word about a panic after this text.
+    fn last_word(text: &str) -> Option<MachineEvent> {
+        let log = Arc::new(Log::default());
+        let mut console = Console::new(Box::new(io::sink()), log.clone(), None);
+        console.write_all(text.as_bytes()).expect("never fails");
+        let events = log.0.lock().expect("alive");
+        events
+            .iter()
+            .rev()
+            .find(|event| **event != MachineEvent::ConsoleStarted)
+            .copied()
+    }
+
+    #[test]
+    fn a_panic_is_the_kernels_line_with_nothing_but_the_kernels_lines_after_it() {
+        const PANICKED: Option<MachineEvent> = Some(MachineEvent::Panic(PanicSource::Console));
+        const DOUBTED: Option<MachineEvent> = Some(MachineEvent::PanicDoubted);
+        let stamped = "[    3.141592] Kernel panic - not syncing: VFS\r\n";
+        let trace =
+            "[    3.15] CPU: 0 PID: 1 Comm: swapper/0\r\n[    3.16] ---[ end Kernel panic - not syncing: VFS ]---\r\n";
+        for (text, expected) in [
+            (stamped.to_owned(), PANICKED),
+            (format!("{stamped}{trace}"), PANICKED),
+            (
+                "[    3.1][    T1] Kernel panic - not syncing: VFS\n".to_owned(),
+                PANICKED,
+            ),
+            ("Kernel panic - not syncing: VFS\nCPU: 0 PID: 1\n".to_owned(), PANICKED),
+            // A prompt, and a program's line, after an old log.
+            (format!("{stamped}{trace}root@guest:~# "), DOUBTED),
+            (format!("{stamped}{trace}done\n"), DOUBTED),
+            (format!("{stamped}done\n{stamped}"), PANICKED),
+            ("Kernel panic - not syncing: VFS\n$ ".to_owned(), DOUBTED),
+            // Talk about panics.
+            (
+                "Nov 29 guest kernel: Kernel panic - not syncing: VFS\n".to_owned(),
+                None,
+            ),
+            ("grep -c 'Kernel panic - not syncing' log\n".to_owned(), None),
+            ("[x] Kernel panic - not syncing\n".to_owned(), None),
+        ] {
+            assert_eq!(last_word(&text), expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -14,10 +14,11 @@ use super::config::{CacheMode, DiskConfig, DiskFormat as ImageFormat, Transport}
 use super::outcome::Stages;
 use crate::devices::MachineEvent;
 use crate::engine::{
-    Console, DiskBus, DiskFormat, DiskSpec, Ended, Engine, NicSpec, Process, Vm, VmEvent, VmEventKind, VmSpec, VmStats,
-    images,
+    BootStages, Console, DiskBus, DiskFormat, DiskSpec, Ended, Engine, NicSpec, Process, Vm, VmEvent, VmEventKind,
+    VmSpec, VmStats, images,
 };
 use crate::{Result, RunnerError, qemu};
+use agent::protocol::UART_LINE;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -31,6 +32,9 @@ use wire::{Command, Order, Told};
 
 /// The hidden subcommand that makes the program a monitor; whoever calls the engine has to answer it with [`serve`].
 pub const MONITOR: &str = "vmm-monitor";
+
+/// Most request queues of a disk.
+const MAX_QUEUES: u32 = 4;
 
 const NAME: &str = "esxodus-vmm";
 /// From the monitor's start until its guest runs. A large initrd on a busy host takes seconds to read.
@@ -102,8 +106,13 @@ impl Kvm {
         Ok(Order {
             kernel: absolute(&kernel.kernel)?,
             initrd: kernel.initrd.as_deref().map(absolute).transpose()?,
-            cmdline: kernel.cmdline.clone(),
-            vcpus: spec.vcpus,
+            // The agent need not wait for a port that this machine does not have.
+            cmdline: if spec.agent {
+                format!("{} {UART_LINE}", kernel.cmdline)
+            } else {
+                kernel.cmdline.clone()
+            },
+            topology: spec.topology,
             memory_bytes: spec.memory_mib.saturating_mul(1 << 20),
             hugepages: self.hugepages,
             transport: self.transport,
@@ -111,6 +120,7 @@ impl Kvm {
             macs: macs.collect::<Result<_>>()?,
             agent: spec.agent,
             sandbox: !self.no_sandbox,
+            spawned: wire::uptime(),
         })
     }
 }
@@ -141,6 +151,8 @@ fn disk_config(spec: &VmSpec, index: usize, disk: &DiskSpec) -> Result<DiskConfi
         ImageFormat::Qcow2
     };
     let mut config = DiskConfig::new(absolute(&path)?, image);
+    // A queue a vCPU, so that none waits for another's requests; each has a thread.
+    config.queues = u16::try_from(spec.topology.vcpus().clamp(1, MAX_QUEUES)).unwrap_or(1);
     config.backing = images::other_files(&path, format)?;
     // As with QEMU: nobody needs the writes of a throw-away overlay after a crash.
     if path.starts_with(&spec.scratch) {
@@ -187,7 +199,7 @@ impl Engine for Kvm {
     }
 
     fn start(&self, spec: &VmSpec) -> Result<Box<dyn Vm>> {
-        let order = self.order(spec)?;
+        let mut order = self.order(spec)?;
         let program = self.program()?;
         let folder = tempfile::Builder::new()
             .prefix("esxodus-vm-")
@@ -197,13 +209,14 @@ impl Engine for Kvm {
         let (line, theirs) = wire::pair().map_err(line_error)?;
         let (console, console_end) = UnixStream::pair().map_err(line_error)?;
         let (agent, agent_end) = UnixStream::pair().map_err(line_error)?;
+        let started = Instant::now();
+        order.spawned = wire::uptime();
         let process = Process::start(
             &program,
             [MONITOR],
             Stdio::from(theirs),
             &folder.path().join("monitor.log"),
         )?;
-        let started = Instant::now();
         let log = folder.path().join("console.log");
         let console =
             Console::follow(console, log.clone(), started).map_err(|error| RunnerError::io("writing", &log, error))?;
@@ -217,7 +230,7 @@ impl Engine for Kvm {
         let (sender, first) = mpsc::sync_channel(1);
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (listener, theirs) = (Arc::clone(&line), Arc::clone(&seen));
-        let listening = std::thread::spawn(move || listen(&listener, &theirs, started, &sender));
+        let listening = std::thread::spawn(move || listen(&listener, &theirs, &sender));
         match first.recv_timeout(PATIENCE) {
             Ok(Ok(())) => {}
             Ok(Err(message)) => {
@@ -257,18 +270,14 @@ impl Engine for Kvm {
 #[derive(Debug, Default)]
 struct Seen {
     events: Vec<VmEvent>,
+    stages: BootStages,
+    disk_operations: u64,
     ended: Option<(bool, String, Stages)>,
 }
 
 /// Takes what the monitor tells until its line ends.
-fn listen(
-    line: &OwnedFd,
-    seen: &Mutex<Seen>,
-    started: Instant,
-    first: &mpsc::SyncSender<std::result::Result<(), String>>,
-) {
+fn listen(line: &OwnedFd, seen: &Mutex<Seen>, first: &mpsc::SyncSender<std::result::Result<(), String>>) {
     while let Ok(Some((told, _))) = wire::hear::<Told>(line) {
-        let at = started.elapsed();
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         match told {
             Told::Started => {
@@ -277,18 +286,31 @@ fn listen(
             Told::Failed(message) => {
                 let _ = first.send(Err(message));
             }
-            Told::Event(event) => seen.events.push(VmEvent {
-                at,
-                kind: match event {
-                    MachineEvent::PowerOff => VmEventKind::Shutdown,
-                    MachineEvent::Reset(_) => VmEventKind::Reset,
-                    MachineEvent::Panic(_) => VmEventKind::Panicked,
-                    MachineEvent::ConsoleStarted | MachineEvent::ConsoleMarker | MachineEvent::Mark(_) => {
-                        VmEventKind::Other
-                    }
-                },
-                detail: words(event),
-            }),
+            Told::Event(event, at) => {
+                let stage = match event {
+                    MachineEvent::Entered => Some(&mut seen.stages.entered),
+                    MachineEvent::ConsoleStarted => Some(&mut seen.stages.console),
+                    _ => None,
+                };
+                if let Some(stage) = stage {
+                    stage.get_or_insert(at);
+                }
+                seen.events.push(VmEvent {
+                    at,
+                    kind: match event {
+                        MachineEvent::PowerOff => VmEventKind::Shutdown,
+                        MachineEvent::Reset(_) => VmEventKind::Reset,
+                        MachineEvent::Panic(_) => VmEventKind::Panicked,
+                        MachineEvent::PanicDoubted
+                        | MachineEvent::Entered
+                        | MachineEvent::ConsoleStarted
+                        | MachineEvent::ConsoleMarker
+                        | MachineEvent::Mark(_) => VmEventKind::Other,
+                    },
+                    detail: words(event),
+                });
+            }
+            Told::Disk(operations) => seen.disk_operations = operations,
             Told::Ended { clean, detail, stages } => seen.ended = Some((clean, detail, stages)),
         }
     }
@@ -299,6 +321,8 @@ fn words(event: MachineEvent) -> String {
         MachineEvent::PowerOff => "power-off by ACPI".into(),
         MachineEvent::Reset(source) => format!("reset by {source:?}"),
         MachineEvent::Panic(source) => format!("kernel panic, seen by {source:?}"),
+        MachineEvent::Entered => "the first processor entered the guest".into(),
+        MachineEvent::PanicDoubted => "the console goes on after a panic".into(),
         MachineEvent::ConsoleStarted => "first byte on the console".into(),
         MachineEvent::ConsoleMarker => "marker on the console".into(),
         MachineEvent::Mark(byte) => format!("boot mark {byte:#x}"),
@@ -343,6 +367,10 @@ impl Vm for KvmVm {
         Ok(false)
     }
 
+    fn disk_operations(&mut self) -> Option<u64> {
+        Some(self.seen().disk_operations)
+    }
+
     fn firmware_log(&self) -> String {
         String::new()
     }
@@ -379,6 +407,10 @@ impl Vm for KvmVm {
             self.process.wait(STOP_PATIENCE);
         }
         self.process.kill();
+    }
+
+    fn stages(&self) -> Option<BootStages> {
+        Some(self.seen().stages)
     }
 
     fn stats(&self) -> VmStats {

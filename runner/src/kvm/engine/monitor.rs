@@ -1,7 +1,6 @@
 //! The monitor process: takes one order from its standard input, runs that machine in the sandbox, tells how it went.
 
 use super::wire::{self, Command, Order, Told};
-use crate::arch::Topology;
 use crate::boot::LinuxBoot;
 use crate::devices::{Events, MachineEvent};
 use crate::kvm::config::{NetConfig, SerialInput, Uplink};
@@ -10,17 +9,24 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The parent hears so often how much the disks have done: a guest that only computes and reads is alive too.
+const DISK_TICK: Duration = Duration::from_secs(1);
 
 /// Passes on what the devices tell; the marks of a booting kernel stay here.
 #[derive(Debug)]
-struct Passing(Arc<OwnedFd>);
+struct Passing {
+    line: Arc<OwnedFd>,
+    started: Instant,
+}
 
 impl Events for Passing {
     fn event(&self, event: MachineEvent) {
         if !matches!(event, MachineEvent::Mark(_)) {
             // A parent that does not listen loses events, and the guest goes on.
-            let _ = wire::tell_now(&*self.0, &Told::Event(event));
+            let _ = wire::tell_now(&*self.line, &Told::Event(event, self.started.elapsed()));
         }
     }
 }
@@ -39,7 +45,7 @@ fn config(order: Order, mut descriptors: Vec<OwnedFd>, line: &Arc<OwnedFd>) -> i
         initrd: order.initrd,
         cmdline: order.cmdline,
     });
-    config.topology = Topology::flat(order.vcpus);
+    config.topology = order.topology;
     config.memory_bytes = order.memory_bytes;
     config.hugepages = order.hugepages;
     config.transport = order.transport;
@@ -55,7 +61,13 @@ fn config(order: Order, mut descriptors: Vec<OwnedFd>, line: &Arc<OwnedFd>) -> i
             mac,
         })
         .collect();
-    config.observer = Some(Arc::new(Passing(Arc::clone(line))));
+    let age = wire::uptime().saturating_sub(order.spawned);
+    let started = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+    config.started = Some(started);
+    config.observer = Some(Arc::new(Passing {
+        line: Arc::clone(line),
+        started,
+    }));
     Ok(config)
 }
 
@@ -70,9 +82,17 @@ pub fn serve() -> io::Result<bool> {
         return Err(io::Error::other("no order came"));
     };
     let sandbox = order.sandbox;
+    let operations = Arc::new(AtomicU64::new(0));
     let started = config(order, descriptors, &line)
         .map_err(|error| error.to_string())
-        .and_then(|config| Vmm::new(config).map_err(|error| error.to_string()))
+        .and_then(|config| {
+            let disk_operations = Arc::clone(&operations);
+            Vmm::new(VmmConfig {
+                disk_operations,
+                ..config
+            })
+            .map_err(|error| error.to_string())
+        })
         .and_then(|vmm| {
             let handle = if sandbox { vmm.start_sandboxed() } else { vmm.start() };
             handle.map_err(|error| error.to_string())
@@ -99,9 +119,15 @@ pub fn serve() -> io::Result<bool> {
             }
         }
     })?;
+    let mut told = 0;
     let report = loop {
-        if let Some(report) = vm.wait_timeout(Duration::from_secs(3600)) {
+        if let Some(report) = vm.wait_timeout(DISK_TICK) {
             break report;
+        }
+        let now = operations.load(Ordering::Relaxed);
+        // A parent that does not listen loses a count, and gets a later one.
+        if now != told && wire::tell_now(&*line, &Told::Disk(now)).is_ok() {
+            told = now;
         }
     };
     let ended = Told::ended(&report.reason, report.stages, &report.close_errors);

@@ -1,5 +1,6 @@
 //! What parent and monitor process say to each other: one JSON document a packet, descriptors beside the first one.
 
+use crate::arch::Topology;
 use crate::devices::MachineEvent;
 use crate::kvm::config::{DiskConfig, Transport};
 use crate::kvm::{ExitReason, Stages};
@@ -7,12 +8,14 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
 };
+use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Largest packet, in bytes. An order with dozens of disks has a few kilobytes.
 const PACKET: usize = 128 << 10;
@@ -25,7 +28,7 @@ pub(super) struct Order {
     pub(super) kernel: PathBuf,
     pub(super) initrd: Option<PathBuf>,
     pub(super) cmdline: String,
-    pub(super) vcpus: u32,
+    pub(super) topology: Topology,
     pub(super) memory_bytes: u64,
     pub(super) hugepages: bool,
     pub(super) transport: Transport,
@@ -34,6 +37,17 @@ pub(super) struct Order {
     pub(super) macs: Vec<[u8; 6]>,
     pub(super) agent: bool,
     pub(super) sandbox: bool,
+    /// When the monitor was started, on the clock that all processes share (see [`uptime`]).
+    pub(super) spawned: Duration,
+}
+
+/// Time on the system's monotonic clock, which parent and monitor share.
+pub(super) fn uptime() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// What the monitor tells.
@@ -44,8 +58,10 @@ pub(super) enum Told {
     Started,
     /// It cannot be started, and why.
     Failed(String),
-    /// A device told the machine something.
-    Event(MachineEvent),
+    /// A device told the machine something, so long after the monitor was started.
+    Event(MachineEvent, Duration),
+    /// The disks have served so many requests.
+    Disk(u64),
     /// The guest ended.
     Ended {
         /// Switched off or reset by itself, or stopped by us.

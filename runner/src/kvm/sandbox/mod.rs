@@ -9,14 +9,14 @@ pub mod filter;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
+    ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
     path_beneath_rules,
 };
 
 use super::{VmHandle, Vmm, VmmError};
 
 /// Newest Landlock interface that is asked for; older kernels give what they have.
-const LANDLOCK: ABI = ABI::V5;
+const LANDLOCK: ABI = ABI::V6;
 
 /// Why the sandbox could not be closed.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,8 @@ pub enum FileAccess {
     Unrestricted,
 }
 
-/// Takes file system and TCP access from this thread and those it starts, except for `paths` (read and write).
+/// Takes file system and TCP access, signals to other processes and abstract sockets from this thread and those it starts,
+/// except for `paths` (read and write).
 ///
 /// # Errors
 /// See [`SandboxError`].
@@ -51,6 +52,7 @@ pub fn restrict_files(paths: &[PathBuf]) -> Result<FileAccess, SandboxError> {
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?
         .create()?
         .add_rules(path_beneath_rules(paths, AccessFs::from_all(LANDLOCK)))?
         .restrict_self()?;
@@ -78,7 +80,7 @@ impl Vmm {
     /// # Errors
     /// See [`VmmError`].
     pub fn start_sandboxed(self) -> Result<VmHandle, VmmError> {
-        // First Landlock, so that the vCPU threads inherit it; then threads; then seccomp over all of them.
+        // First Landlock, so that all threads inherit it (there are none yet); then threads; then seccomp over all of them.
         restrict_files(&[])?;
         self.start_after(|| Ok(filter::install()?))
     }

@@ -236,3 +236,47 @@ impl BlockBackend for Qcow2File {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn an_image_opens_the_backing_file_that_was_named_and_no_other() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (secret, image) = (folder.path().join("secret"), folder.path().join("image.qcow2"));
+        std::fs::write(&secret, [7; 4096]).expect("write");
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .args([&secret, &image])
+            .output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            println!("SKIP: qemu-img is not installed");
+            return;
+        }
+        let error = Qcow2File::open(&image, &[], true, false).expect_err("not named");
+        assert!(error.to_string().contains("not named"), "{error}");
+        let disk = Qcow2File::open(&image, std::slice::from_ref(&secret), true, false).expect("named");
+        let mut bytes = [0; 512];
+        disk.read(0, &mut bytes).expect("readable");
+        assert_eq!(bytes, [7; 512]);
+    }
+
+    #[test]
+    fn zeroes_are_written_where_holes_cannot_be_made_and_a_last_partial_sector_is_no_part_of_the_disk() {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), vec![0xaa; (128 << 10) + 100]).expect("write");
+        let disk = RawFile::open(file.path(), false, false).expect("opens");
+        assert_eq!(disk.size(), 128 << 10);
+        // The way of file systems without holes, and both of the others.
+        disk.zero(512, 70 << 10).expect("written");
+        disk.write_zeroes(100 << 10, 512, true).expect("a hole or zeroes");
+        disk.write_zeroes(110 << 10, 512, false).expect("a range or zeroes");
+        let bytes = std::fs::read(file.path()).expect("readable");
+        let zero = |at: usize| bytes[at] == 0;
+        assert!(!zero(511) && zero(512) && zero((70 << 10) + 511) && !zero((70 << 10) + 512));
+        assert!(zero(100 << 10) && zero(110 << 10) && !zero((110 << 10) + 512));
+        assert_eq!(bytes.len(), (128 << 10) + 100, "the file keeps its length");
+    }
+}

@@ -3,7 +3,14 @@
 pub mod backend;
 pub mod request;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
@@ -64,6 +71,7 @@ pub struct Block {
     sizes: Vec<u16>,
     config: Vec<u8>,
     workers: Vec<Worker>,
+    served: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Block {
@@ -121,7 +129,14 @@ impl Block {
             sizes: vec![QUEUE_SIZE; usize::from(queues)],
             config,
             workers: Vec::new(),
+            served: Arc::default(),
         }
+    }
+
+    /// Adds its requests to a count that others share.
+    #[must_use]
+    pub fn counted_in(self, served: Arc<AtomicU64>) -> Self {
+        Self { served, ..self }
     }
 }
 
@@ -182,7 +197,7 @@ impl VirtioDevice for Block {
             };
             let (memory, interrupt) = (activation.memory.clone(), Arc::clone(&activation.interrupt));
             let backend = Arc::clone(&self.backend);
-            let (read_only, id) = (self.read_only, self.id);
+            let (read_only, id, served) = (self.read_only, self.id, Arc::clone(&self.served));
             let mut buffer = vec![0; BUFFER];
             self.workers.push(Worker::spawn(
                 format!("virtio-blk-{index}"),
@@ -195,10 +210,11 @@ impl VirtioDevice for Block {
                         id,
                         write_through,
                     };
-                    let served = drain(index, &mut queue, &memory, &interrupt, |chain| {
+                    let drained = drain(index, &mut queue, &memory, &interrupt, |chain| {
+                        served.fetch_add(1, Ordering::Relaxed);
                         Some(request::serve(&disk, &memory, chain, &mut buffer))
                     });
-                    if served.is_err() {
+                    if drained.is_err() {
                         interrupt.fail_device();
                         return Next::Idle;
                     }
