@@ -97,7 +97,7 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "engine",
-            70,
+            100,
             "l2 serial --by-engine --agent-echo --disk raw:$ROOT/tmp/a; code=$?
              echo '* second guest'; l2 button --by-engine --pci --topology 2,1,1 --power-button-after 5 || code=9
              exit $code",
