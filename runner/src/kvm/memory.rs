@@ -46,25 +46,26 @@ pub(super) fn allocate(bytes: u64, hugepages: bool) -> Result<GuestMemoryMmap, V
 }
 
 /// KVM maps 2 MiB of a guest at once only where guest and host addresses have the same offset in them; a guest page by page costs
-/// an exit each. The kernel gives the top of the highest gap that fits, so a filler above moves the mapping down to a multiple. Where
-/// it does otherwise, the guest is slower and nothing else.
+/// an exit each. The kernel gives the top of the highest gap that fits, so a filler there moves the next try down to a multiple; one
+/// that falls into a smaller gap higher up leaves it where it was, and the next filler follows. Where no try succeeds, the guest
+/// is slower and nothing else.
 fn aligned(size: usize, flags: i32) -> Result<MmapRegion, MmapRegionError> {
+    const TRIES: usize = 32;
     let map = |size, access| MmapRegion::build(None, size, access, flags);
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    if flags & libc::MAP_HUGETLB != 0 {
-        return map(size, access);
+    let mut fillers = Vec::new();
+    let mut mapping = map(size, access)?;
+    // Pages of hugetlbfs are aligned by themselves.
+    while flags & libc::MAP_HUGETLB == 0 && fillers.len() < TRIES {
+        let excess = mapping.as_ptr().addr() % LARGE_PAGE;
+        if excess == 0 {
+            break;
+        }
+        drop(mapping);
+        fillers.push(map(excess, libc::PROT_NONE)?);
+        mapping = map(size, access)?;
     }
-    let probe = map(size.saturating_add(LARGE_PAGE), libc::PROT_NONE)?;
-    let end = probe.as_ptr().addr() + probe.size();
-    drop(probe);
-    let excess = (end - size) % LARGE_PAGE;
-    // Kept until the mapping below it is made.
-    let _filler = if excess == 0 {
-        None
-    } else {
-        Some(map(excess, libc::PROT_NONE)?)
-    };
-    map(size, access)
+    Ok(mapping)
 }
 
 /// Asks for transparent huge pages, which a host may have for those who ask only.
