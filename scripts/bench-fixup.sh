@@ -19,7 +19,10 @@ done
 cache=${ESXODUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/esxodus}
 esxodus=${ESXODUS:-$PWD/target/release/esxodus}
 scripts/test-guests.sh "$cache/guests" "$guest"
-source=$cache/guests/$guest/$guest.vmx; disk=$cache/guests/$guest/$guest.vmdk
+source=$cache/guests/$guest/$guest.vmx; folder=$cache/guests/$guest
+# Both appliances get every disk of the guest: the description names them in their order.
+disks=()
+while read -r name; do disks+=(-a "$folder/$name"); done < <(sed -n 's/^scsi0:[0-9]*\.fileName = "\(.*\)"/\1/p' "$source")
 export LIBGUESTFS_BACKEND=direct LIBGUESTFS_BACKEND_SETTINGS=force_tcg
 # Where no kernel is installed (a container), libguestfs takes the one that our appliance boots; both then start the same kernel.
 if ! ls /boot/vmlinuz-* >/dev/null 2>&1; then
@@ -36,14 +39,14 @@ timed() {
   ended=$(date +%s.%N)
   python3 -c "print('$name', round($ended - $begun, 3))" | tee -a "$work/times" >&2
 }
-echo "load before: $(cut -d' ' -f1-3 /proc/loadavg); $(nproc) CPUs; guest $guest, $(du -h --apparent-size "$disk" | cut -f1) in VMDKs" >&2
+echo "load before: $(cut -d' ' -f1-3 /proc/loadavg); $(nproc) CPUs; guest $guest, $(du -ch --apparent-size "$folder"/*.vmdk | tail -1 | cut -f1) in VMDKs" >&2
 # Both appliances are built once and kept by their programs: not part of the comparison.
 "$esxodus" convert "$source" -o "$work/seen" --target none >/dev/null 2>&1
 "$esxodus" inspect "$work/seen" --deep --accel tcg >/dev/null 2>&1
-guestfish --ro -a "$disk" run : exit >/dev/null
+guestfish --ro "${disks[@]}" run : exit >/dev/null
 for _ in 1 2 3; do
   timed appliance "$esxodus" inspect "$work/seen" --deep --accel tcg
-  timed guestfish guestfish --ro -a "$disk" -i exit
+  timed guestfish guestfish --ro "${disks[@]}" -i exit
 done
 for ((round = 0; round < rounds; round++)); do
   rm -rf "$work/out" "$work/v2v"; mkdir "$work/v2v"

@@ -125,6 +125,33 @@ fn a_guest_without_virtio_is_found_on_sata_and_proven_on_virtio_after_the_fixup(
 
     let done = run_expecting(0, &["fixup", s(&out), "--accel", "tcg"]).0;
     assert!(done.contains("initrd.img-"), "{done}");
+    run_expecting(0, &["report", s(&out)]);
+    let report: Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    let changed: Vec<&str> = report["fixup"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| words(&change["path"]))
+        .collect();
+    assert!(
+        changed.contains(&"/etc/fstab") && changed.iter().any(|path| path.starts_with("/boot/initrd.img-")),
+        "{changed:?}"
+    );
+    let kernel = &report["deep"]["systems"][0]["kernels"][0];
+    assert_eq!(kernel["boots_virtio_blk"], false, "what was inside before: {kernel}");
+    let findings = report["findings"].as_array().unwrap();
+    let lacks = findings
+        .iter()
+        .find(|finding| finding["id"] == "linux.initrd-lacks-virtio")
+        .expect("the finding");
+    assert_eq!(lacks["severity"], "info", "the fix-up put it right: {lacks}");
+    let page = std::fs::read_to_string(out.join("report.html"))
+        .unwrap()
+        .replace("&#x2f;", "/");
+    assert!(
+        page.contains("/dev/sda1 / ext4") && page.contains("Changes"),
+        "before and after of each change"
+    );
     let proven = prove(true, &[s(&out)]);
     assert_eq!(words(&proven["devices"]), "virtio-blk, virtio-net");
     is_well(&proven);
@@ -211,6 +238,139 @@ fn a_dracut_guest_in_the_rpm_familys_layout_is_proven_after_the_fixup() {
 #[test]
 fn a_dracut_guest_in_suses_layout_is_proven_after_the_fixup() {
     emulated_layout("suse-layout", "initrd-");
+}
+
+/// Starts a fix-up and kills it without warning once `moment` has come.
+fn killed_fixup(out: &Path, moment: impl Fn() -> bool) {
+    let mut child = esxodus()
+        .args(["fixup", s(out), "--accel", "tcg"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !moment() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before the moment came");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn fstab_of(out: &Path) -> Vec<String> {
+    let facts = run_expecting(0, &["inspect", s(out), "--deep", "--json", "--accel", "tcg"]).0;
+    let facts: Value = serde_json::from_str(&facts).unwrap();
+    let lines = facts["systems"][0]["fstab"]
+        .as_array()
+        .expect("a system with fstab")
+        .clone();
+    lines.iter().map(|line| words(&line["spec"]).to_owned()).collect()
+}
+
+#[test]
+fn a_fixup_killed_at_work_changes_nothing_and_one_killed_as_it_writes_is_finished_by_the_next() {
+    let Some(source) = guest("device-names") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let out = converted(&source, dir.path());
+    let disks = |out: &Path| {
+        let names = crate::util::files(&out.join("disks"));
+        names
+            .iter()
+            .map(|name| std::fs::read(out.join("disks").join(name)).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let before = disks(&out);
+    let overlay_grows = || {
+        let folders = std::fs::read_dir(&out).unwrap().flatten();
+        folders
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(".fixup-"))
+            .any(|entry| std::fs::metadata(entry.path().join("disk-0.qcow2")).is_ok_and(|data| data.len() > 256 << 10))
+    };
+    killed_fixup(&out, overlay_grows);
+    assert!(
+        disks(&out) == before && !out.join("fixup.json").exists(),
+        "the disks are as they were"
+    );
+
+    killed_fixup(&out, || out.join("fixup.pending").exists());
+    let (stdout, stderr) = run_expecting(0, &["fixup", s(&out), "--accel", "tcg"]);
+    assert!(
+        stderr.contains("it is finished first") && stdout.contains("nothing to change"),
+        "{stdout}\n{stderr}"
+    );
+    assert!(!out.join("fixup.pending").exists() && !out.join("fixup.overlays").exists());
+    run_expecting(0, &["verify", s(&out)]);
+    let proven = prove(true, &[s(&out)]);
+    is_well(&proven);
+    run_expecting(0, &["fixup", s(&out), "--undo", "--accel", "tcg"]);
+    run_expecting(0, &["verify", s(&out)]);
+    assert_eq!(fstab_of(&out), ["/dev/sda1", "/dev/sdb1"]);
+}
+
+#[test]
+fn virt_v2v_works_on_overlays_and_only_its_success_gets_into_the_disks() {
+    if std::env::var_os("ESXODUS_AGENT").is_none() {
+        return skip("ESXODUS_AGENT names no agent for the appliance: run 'make test'");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    for folder in ["etc", "boot"] {
+        std::fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    std::fs::write(tree.join("etc/os-release"), "ID=debian\nPRETTY_NAME=\"Debian 12\"\n").unwrap();
+    std::fs::write(tree.join("etc/fstab"), "UUID=1 / ext4 defaults 0 1\n").unwrap();
+    let raw = dir.path().join("v2v.raw");
+    crate::util::tool("mkfs.ext4", &["-q", "-d", s(&tree), s(&raw), "32M"]);
+    // The stand-in writes behind the file system, where this can be seen without knowing it.
+    std::fs::File::options()
+        .write(true)
+        .open(&raw)
+        .unwrap()
+        .set_len(40 << 20)
+        .unwrap();
+    let vmdk = dir.path().join("v2v.vmdk");
+    crate::util::tool("qemu-img", &["convert", "-O", "vmdk", s(&raw), s(&vmdk)]);
+    let source = crate::util::vmx(dir.path(), "v2v", &["v2v.vmdk"]);
+    let out = converted(&source, dir.path());
+    let disk = out.join("disks").join(&crate::util::files(&out.join("disks"))[0]);
+    let bin = dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let program = |end: &str| {
+        let script = format!(
+            "#!/bin/sh\nset -e\n[ \"$1 $2\" = '-i libvirtxml' ]\nfile=$(sed -n \"s/.*source file='\\([^']*\\)'.*/\\1/p\" \"$3\")\nqemu-io -f qcow2 -c 'write -P 7 36M 64k' \"$file\"\necho \"Converting the guest\"\n{end}\n"
+        );
+        let path = bin.join("virt-v2v-in-place");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let path = format!("{}:{}", s(&bin), std::env::var("PATH").unwrap());
+    let fixup = || {
+        let mut command = esxodus();
+        command.args(["fixup", s(&out), "--engine", "virt-v2v", "--accel", "tcg"]);
+        command.env("PATH", &path).output().unwrap()
+    };
+    let written = || {
+        let read = crate::util::tool("qemu-io", &["-f", "qcow2", "-c", "read -P 7 36M 64k", s(&disk)]);
+        !read.contains("failed")
+    };
+    program("echo 'no operating system' >&2; exit 1");
+    let failed = fixup();
+    let stderr = text(&failed.stderr);
+    assert!(
+        failed.status.code() == Some(2) && stderr.contains("no operating system"),
+        "{stderr}"
+    );
+    assert!(!written() && !out.join("fixup.json").exists(), "the disk is as it was");
+    program("exit 0");
+    let done = fixup();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(
+        text(&done.stdout).contains("Converting the guest"),
+        "{}",
+        text(&done.stdout)
+    );
+    assert!(written());
+    run_expecting(0, &["verify", s(&out)]);
+    run_expecting(2, &["prove", s(&out), "--engine", "virt-v2v"]);
 }
 
 #[test]

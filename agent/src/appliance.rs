@@ -2,10 +2,10 @@
 
 use crate::fixup::{Task, VolumeId};
 use crate::volumes::{self, Volume};
-use crate::{channel, exec, fstab, luks, lvm, modules, serve, windows};
-use esxodus_agent::protocol::{Change, FixupWish, Role, Stream};
+use crate::{channel, exec, fstab, luks, lvm, modules, roots, serve, windows};
+use esxodus_agent::protocol::{Change, FixupWish, NO_ROOT, Role, Stream};
 use reports::schema::{DeepFacts, SystemFacts, SystemKind, VolumeFacts};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use serde_json::{Value, json};
 use std::fs;
 use std::io;
@@ -131,8 +131,13 @@ impl Appliance {
         modules::load(kind)?;
         let target = Path::new("/mnt").join(&volume.node);
         fs::create_dir_all(&target)?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-        mount(volume.path(), &target, kind, flags, None::<&std::ffi::CStr>)?;
+        mount(
+            volume.path(),
+            &target,
+            kind,
+            fstab::FLAGS | MountFlags::RDONLY,
+            None::<&std::ffi::CStr>,
+        )?;
         self.mounted.push(Mounted {
             node: volume.node.clone(),
             path: target.clone(),
@@ -172,7 +177,7 @@ impl Appliance {
             let Some(kind @ ("ext4" | "xfs" | "btrfs" | "vfat")) = volume.content else {
                 continue;
             };
-            match modules::load(kind).and_then(|()| fstab::mount_inside(root, &line.file, volume, kind)) {
+            match modules::load(kind).and_then(|()| fstab::mount_inside(root, &line, volume, kind)) {
                 Ok(path) => self.mounted.push(Mounted {
                     node: volume.node.clone(),
                     path,
@@ -186,11 +191,34 @@ impl Appliance {
         }
     }
 
+    /// Makes the file systems of one root writable. Those of other systems and of data are only looked at.
+    fn open_for_writing(&self, index: usize) -> io::Result<()> {
+        let root = &self.roots[index];
+        let own = |mounted: &&Mounted| {
+            mounted.path.starts_with(&root.path) || mounted.at.is_none() && root.path.starts_with(&mounted.path)
+        };
+        for mounted in self.mounted.iter().filter(own) {
+            mount_remount(&mounted.path, fstab::FLAGS, "").map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("the file system on {} can only be read: {error}", mounted.node),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     /// What is on the disks.
     pub(crate) fn inspect(&mut self) -> Value {
         let volumes = self.mount_roots();
+        let (roots, deep) = self.look(&volumes, None);
+        json!({"volumes": volumes, "roots": roots, "notes": deep.notes, "uptime": serve::uptime(), "deep": deep})
+    }
+
+    /// The roots as each tells of itself, and the same and more as typed facts. `known`: a root that was looked at already, by index.
+    fn look(&self, volumes: &[Volume], known: Option<(usize, SystemFacts)>) -> (Vec<Value>, DeepFacts) {
         let mut notes = self.notes.clone();
-        for volume in &volumes {
+        for volume in volumes {
             if let Some(content @ ("luks" | "bitlocker")) = volume.content
                 && !volumes
                     .iter()
@@ -200,21 +228,27 @@ impl Appliance {
             }
         }
         let mut systems = Vec::new();
-        let roots: Vec<Value> = self
-            .roots
-            .iter()
-            .map(|root| match in_root(&root.path, "inspect", &Value::Null) {
+        let mut roots = Vec::new();
+        for (index, root) in self.roots.iter().enumerate() {
+            let own = |facts: SystemFacts| SystemFacts {
+                device: root.device.clone(),
+                ..facts
+            };
+            if let Some((_, facts)) = known.as_ref().filter(|(known, _)| *known == index) {
+                systems.push(own(facts.clone()));
+                continue;
+            }
+            match in_root(&root.path, "inspect", &Value::Null) {
                 Ok(mut value) => {
                     value["device"] = json!(root.device);
-                    if let Ok(mut facts) = serde_json::from_value::<SystemFacts>(value["facts"].take()) {
-                        facts.device.clone_from(&root.device);
-                        systems.push(facts);
+                    if let Ok(facts) = serde_json::from_value::<SystemFacts>(value["facts"].take()) {
+                        systems.push(own(facts));
                     }
-                    value
+                    roots.push(value);
                 }
-                Err(error) => json!({"device": root.device, "error": error.to_string()}),
-            })
-            .collect();
+                Err(error) => roots.push(json!({"device": root.device, "error": error.to_string()})),
+            }
+        }
         let mut facts: Vec<VolumeFacts> = volumes.iter().map(|volume| self.facts(volume)).collect();
         for (volume, facts) in volumes
             .iter()
@@ -232,7 +266,7 @@ impl Appliance {
                 Err(error) => notes.push(format!("{}: NTFS could not be read: {error}", volume.device)),
             }
         }
-        if let Some(swap) = hibernated(&volumes) {
+        if let Some(swap) = hibernated(volumes) {
             for system in systems.iter_mut().filter(|system| system.kind == SystemKind::Linux) {
                 system.hibernation = Some(format!("a memory image waits in the swap on {swap}"));
             }
@@ -240,9 +274,9 @@ impl Appliance {
         let deep = DeepFacts {
             volumes: facts,
             systems,
-            notes: notes.clone(),
+            notes,
         };
-        json!({"volumes": volumes, "roots": roots, "notes": notes, "uptime": serve::uptime(), "deep": deep})
+        (roots, deep)
     }
 
     fn facts(&self, volume: &Volume) -> VolumeFacts {
@@ -270,70 +304,110 @@ impl Appliance {
         }
     }
 
-    /// The root that the guest boots from, as far as can be told: the first one found.
-    fn first_root(&mut self) -> io::Result<(&Root, Vec<Volume>)> {
+    /// Index of the root that the guest boots from, as far as can be told, and which others there are.
+    fn chosen_root(&mut self) -> io::Result<(usize, Option<String>, Vec<Volume>)> {
         let volumes = self.mount_roots();
-        let notes = if self.notes.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", self.notes.join("; "))
-        };
-        let root = self.roots.first().ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("no Linux root file system was found on the disks{notes}"),
-            )
-        })?;
-        Ok((root, volumes))
+        if self.roots.is_empty() {
+            let notes = if self.notes.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", self.notes.join("; "))
+            };
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{NO_ROOT}{notes}")));
+        }
+        if self.roots.len() == 1 {
+            return Ok((0, None, volumes));
+        }
+        let signs: Vec<roots::Signs> = self
+            .roots
+            .iter()
+            .map(|root| {
+                let told = in_root(&root.path, "signs", &Value::Null);
+                let told = told.and_then(|value| serde_json::from_value(value).map_err(io::Error::other));
+                told.unwrap_or_default()
+            })
+            .collect();
+        let devices: Vec<&str> = self.roots.iter().map(|root| root.device.as_str()).collect();
+        let (index, words) = roots::choose(&devices, &signs, &volumes);
+        Ok((index, Some(words), volumes))
     }
 
-    /// Where the first root is mounted.
+    /// Where the root that the guest boots from is mounted.
     pub(crate) fn root_path(&mut self) -> io::Result<PathBuf> {
-        Ok(self.first_root()?.0.path.clone())
+        let (index, _, _) = self.chosen_root()?;
+        Ok(self.roots[index].path.clone())
     }
 
-    /// Does `action` in the first root; what was not opened or mounted is said beside what the action says.
-    fn in_first_root(&mut self, action: &str, task: &Value) -> io::Result<Value> {
-        let root = self.first_root()?.0;
+    /// Does `action` in a root; what was not opened or mounted is said beside what the action says.
+    fn in_chosen_root(&self, (index, words): (usize, Option<String>), action: &str, task: &Value) -> io::Result<Value> {
+        let root = &self.roots[index];
         let mut value = in_root(&root.path, action, task)?;
         value["device"] = json!(root.device);
         if let Some(notes) = value["notes"].as_array_mut() {
-            notes.extend(self.notes.iter().map(|note| json!(note)));
+            notes.extend(self.notes.iter().chain(&words).map(|note| json!(note)));
         }
         Ok(value)
     }
 
-    /// Puts the agent into the first root.
+    /// Puts the agent into the root that boots.
     pub(crate) fn inject(&mut self) -> io::Result<Value> {
-        self.in_first_root("inject", &Value::Null)
+        let (index, words, _) = self.chosen_root()?;
+        self.open_for_writing(index)?;
+        self.in_chosen_root((index, words), "inject", &Value::Null)
     }
 
-    /// Makes the first root ready for KVM.
+    /// Makes the root that boots ready for KVM. The answer has the facts of before beside the changes: looking twice takes twice as long.
     pub(crate) fn fixup(&mut self, wish: &FixupWish) -> io::Result<Value> {
-        let (root, volumes) = self.first_root()?;
+        let (index, words, volumes) = self.chosen_root()?;
         if let Some(swap) = hibernated(&volumes) {
             // Its memory has file systems open: what is written now is lost or worse when it wakes up.
             return Err(io::Error::other(format!(
                 "the guest is hibernated (a memory image waits in the swap on {swap}): start it at the source, shut it down, and convert it again"
             )));
         }
-        let volumes = volumes.iter().map(|volume| VolumeId {
+        let device = self.roots[index].device.clone();
+        let ids = volumes.iter().map(|volume| VolumeId {
             disk: volume.disk,
             partition: volume.partition,
             content: volume.content.map(str::to_owned),
             uuid: volume.uuid.clone(),
-            is_root: volume.device == root.device,
+            is_root: volume.device == device,
         });
         let task = json!(Task {
             wish: wish.clone(),
-            volumes: volumes.collect(),
+            volumes: ids.collect(),
         });
-        self.in_first_root("fixup", &task)
+        if !wish.dry_run {
+            self.open_for_writing(index)?;
+        }
+        let mut value = self.in_chosen_root((index, words), "fixup", &task)?;
+        let facts = serde_json::from_value(value["facts"].take()).map_err(io::Error::other)?;
+        value["deep"] = json!(self.look(&volumes, Some((index, facts))).1);
+        Ok(value)
     }
 
-    /// Takes changes back.
-    pub(crate) fn undo(&mut self, changes: &[Change], dry_run: bool) -> io::Result<Value> {
-        self.in_first_root("undo", &json!((changes, dry_run)))
+    /// Takes changes back, in the root on `device` where it is known.
+    pub(crate) fn undo(&mut self, changes: &[Change], device: Option<&str>, dry_run: bool) -> io::Result<Value> {
+        let (mut index, words, _) = self.chosen_root()?;
+        if let Some(device) = device {
+            index = self
+                .roots
+                .iter()
+                .position(|root| root.device == device)
+                .ok_or_else(|| {
+                    io::Error::new(
+                        io::ErrorKind::NotFound,
+                        format!(
+                            "the changes were made on {device}, where no root is found now: is a key (--key) missing?"
+                        ),
+                    )
+                })?;
+        }
+        let words = words.filter(|_| device.is_none());
+        if !dry_run {
+            self.open_for_writing(index)?;
+        }
+        self.in_chosen_root((index, words), "undo", &json!((changes, dry_run)))
     }
 
     /// Opens encrypted volumes, and looks at everything again.

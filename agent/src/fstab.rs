@@ -5,11 +5,14 @@ use crate::volumes::Volume;
 use reports::schema::MountFacts;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, mount};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// How every file system of a guest is mounted, read-only until it is to be changed.
+pub(crate) const FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOATIME);
 const MAX_TEXT: u64 = 256 << 10;
 
 /// Lines without comments.
@@ -53,17 +56,30 @@ pub(crate) fn of_root(root: &Path) -> Option<Vec<MountFacts>> {
     Some(lines(&String::from_utf8_lossy(&text)))
 }
 
+/// What a volume is known by whatever bus it is on.
+type Tag = (&'static str, &'static str, fn(&Volume) -> Option<&str>);
+const TAGS: [Tag; 4] = [
+    ("UUID=", "/dev/disk/by-uuid/", |volume| volume.uuid.as_deref()),
+    ("LABEL=", "/dev/disk/by-label/", |volume| volume.label.as_deref()),
+    ("PARTUUID=", "/dev/disk/by-partuuid/", |volume| {
+        volume.part_uuid.as_deref()
+    }),
+    ("PARTLABEL=", "/dev/disk/by-partlabel/", |volume| {
+        volume.part_label.as_deref()
+    }),
+];
+
 /// The volume that a first field means.
 pub(crate) fn volume_of<'v>(spec: &str, volumes: &'v [Volume]) -> Option<&'v Volume> {
-    let spec = spec
-        .strip_prefix("/dev/disk/by-uuid/")
-        .map_or_else(|| spec.to_owned(), |uuid| format!("UUID={uuid}"));
-    if let Some(uuid) = spec.strip_prefix("UUID=") {
-        let uuid = uuid.trim_matches('"');
-        return volumes
-            .iter()
-            .find(|volume| volume.uuid.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(uuid)));
+    for (tag, link, own) in TAGS {
+        if let Some(wanted) = spec.strip_prefix(tag).or_else(|| spec.strip_prefix(link)) {
+            let wanted = wanted.trim_matches('"');
+            // UUIDs are numbers, whose letters mean the same in both cases; labels are texts.
+            let same = |own: &str| own == wanted || tag.ends_with("UUID=") && own.eq_ignore_ascii_case(wanted);
+            return volumes.iter().find(|volume| own(volume).is_some_and(same));
+        }
     }
+    let spec = spec.to_owned();
     if let Some((disk, partition)) = parse_disk_name(&spec) {
         return volumes
             .iter()
@@ -82,14 +98,28 @@ pub(crate) fn volume_of<'v>(spec: &str, volumes: &'v [Volume]) -> Option<&'v Vol
         .find(|volume| volume.node.starts_with("dm-") && volume.device == name)
 }
 
-/// Mounts a volume at a path of the guest; returns where that is for us.
-pub(crate) fn mount_inside(root: &Path, path: &str, volume: &Volume, kind: &str) -> io::Result<PathBuf> {
+/// Mounts a volume read-only where a line of the guest's fstab wants it; returns where that is for us.
+pub(crate) fn mount_inside(root: &Path, line: &MountFacts, volume: &Volume, kind: &str) -> io::Result<PathBuf> {
+    let path = line.file.as_str();
     let target = open_inside(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     let place = format!("/proc/self/fd/{}", target.as_raw_fd());
     let real = std::fs::read_link(&place)?;
-    mount(volume.path(), place, kind, flags, None::<&std::ffi::CStr>)?;
+    let options = subvolume(kind, &line.options).map(CString::new).transpose()?;
+    mount(
+        volume.path(),
+        place,
+        kind,
+        FLAGS | MountFlags::RDONLY,
+        options.as_deref(),
+    )?;
     Ok(real)
+}
+
+/// Which part of a btrfs is meant. Other options are the guest's wishes for its own work.
+fn subvolume(kind: &str, options: &str) -> Option<String> {
+    let chosen = |option: &&str| option.starts_with("subvol=") || option.starts_with("subvolid=");
+    let found: Vec<&str> = options.split(',').filter(chosen).collect();
+    (kind == "btrfs" && !found.is_empty()).then(|| found.join(","))
 }
 
 #[cfg(test)]
@@ -106,6 +136,9 @@ mod tests {
             partition,
             disk,
             uuid: Some(uuid.into()),
+            label: Some(format!("{device}-label")),
+            part_uuid: Some(format!("{uuid}-part")),
+            part_label: Some(format!("{device} part")),
             state: None,
         }
     }
@@ -117,6 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn only_the_subvolume_of_a_btrfs_is_taken_from_its_options() {
+        let of = |kind, options| super::subvolume(kind, options);
+        assert_eq!(
+            of("btrfs", "noatime,subvol=/@/boot,ro").as_deref(),
+            Some("subvol=/@/boot")
+        );
+        assert_eq!(of("btrfs", "defaults"), None);
+        assert_eq!(of("ext4", "subvol=x"), None);
+    }
+
+    #[test]
     fn first_fields_of_all_kinds_find_their_volume() {
         let volumes = [
             volume("vda1", "vda1", Some(0), Some(1), "AB-CD"),
@@ -125,6 +169,11 @@ mod tests {
         for (spec, device) in [
             ("UUID=ab-cd", "vda1"),
             ("/dev/disk/by-uuid/AB-CD", "vda1"),
+            ("LABEL=vda1-label", "vda1"),
+            ("LABEL=\"vda1-label\"", "vda1"),
+            ("/dev/disk/by-label/vda1-label", "vda1"),
+            ("PARTUUID=ab-cd-PART", "vda1"),
+            ("PARTLABEL=vda1 part", "vda1"),
             ("/dev/sda1", "vda1"),
             ("/dev/mapper/vg--a-root", "vg--a-root"),
             ("/dev/vg-a/root", "vg--a-root"),
@@ -135,6 +184,7 @@ mod tests {
                 "{spec}"
             );
         }
+        assert!(volume_of("LABEL=VDA1-LABEL", &volumes).is_none());
         assert!(volume_of("/dev/sdb1", &volumes).is_none() && volume_of("tmpfs", &volumes).is_none());
     }
 }

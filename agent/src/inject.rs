@@ -45,16 +45,20 @@ fn write(path: &str, content: &[u8], mode: u32, label: Option<&str>) -> io::Resu
     fs::write(path, content).map_err(told)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(told)?;
     if let Some(label) = label {
-        let value = format!("system_u:object_r:{label}:s0\0");
-        // A file system without labels cannot be asked for them by the guest either.
-        let _ = rustix::fs::setxattr(
-            path,
-            "security.selinux",
-            value.as_bytes(),
-            rustix::fs::XattrFlags::empty(),
-        );
+        give_label(path, label);
     }
     Ok(())
+}
+
+fn give_label(path: &str, label: &str) {
+    let value = format!("system_u:object_r:{label}:s0\0");
+    // A file system without labels cannot be asked for them by the guest either.
+    let _ = rustix::fs::setxattr(
+        path,
+        "security.selinux",
+        value.as_bytes(),
+        rustix::fs::XattrFlags::empty(),
+    );
 }
 
 fn link(target: &str, path: &str) -> io::Result<()> {
@@ -70,6 +74,10 @@ pub(crate) fn inject(binary: &[u8]) -> io::Result<Value> {
     let label = |label: &'static str| selinux.then_some(label);
     let here = |path: &str| fs::symlink_metadata(path).is_ok();
     fs::create_dir_all(FOLDER)?;
+    if let Some(label) = label("bin_t") {
+        // As /usr/bin is: every domain may look up a program in there.
+        give_label(FOLDER, label);
+    }
     write(BINARY, binary, 0o755, label("bin_t"))?;
     let service = if here("/lib/systemd/systemd") || here("/usr/lib/systemd/systemd") {
         let unit = "/etc/systemd/system/esxodus-agent.service";

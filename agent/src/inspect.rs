@@ -13,10 +13,10 @@ use std::process::ExitCode;
 /// A file of a guest is read up to so many bytes.
 const MAX_TEXT: u64 = 256 << 10;
 
-/// `in-root ROOT inspect|inject|fixup|undo TASK`: one JSON document on standard output. TASK is a file of the appliance.
+/// `in-root ROOT inspect|signs|inject|fixup|undo TASK`: one JSON document on standard output. TASK is a file of the appliance.
 pub(crate) fn in_root(args: &[String]) -> ExitCode {
     let [root, action, task] = args else {
-        eprintln!("usage: esxodus-agent in-root ROOT inspect|inject|fixup|undo TASK");
+        eprintln!("usage: esxodus-agent in-root ROOT inspect|signs|inject|fixup|undo TASK");
         return ExitCode::from(2);
     };
     match enter(root, task).and_then(|(binary, task)| match action.as_str() {
@@ -24,6 +24,7 @@ pub(crate) fn in_root(args: &[String]) -> ExitCode {
         "inject" => crate::inject::inject(&binary),
         "fixup" => fixup::fixup(&task),
         "undo" => fixup::undo(&task),
+        "signs" => Ok(signs()),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("unknown action {action}"),
@@ -83,10 +84,36 @@ fn os_release(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn inspect() -> Value {
-    let release = text("/etc/os-release")
+fn release() -> String {
+    text("/etc/os-release")
         .or_else(|| text("/usr/lib/os-release"))
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+fn init() -> &'static str {
+    let exists = |path: &str| fs::symlink_metadata(path).is_ok();
+    if exists("/lib/systemd/systemd") || exists("/usr/lib/systemd/systemd") {
+        "systemd"
+    } else if exists("/sbin/openrc-run") {
+        "openrc"
+    } else if exists("/etc/init.d") && exists("/etc/rc2.d") {
+        "sysvinit"
+    } else {
+        "unknown"
+    }
+}
+
+/// What tells whether this root is the one that boots: the roots that its boot entries name, its own line in fstab, kernels.
+fn signs() -> Value {
+    let table = fstab::lines(&text("/etc/fstab").unwrap_or_default());
+    json!({
+        "entries": fixup::roots_in_boot_entries(Path::new("/")),
+        "fstab": table.into_iter().find(|line| line.file == "/").map(|line| line.spec),
+        "kernels": names("/boot", |name| name.starts_with("vmlinuz") || name.starts_with("vmlinux")).len(),
+    })
+}
+
+fn inspect() -> Value {
     let networks: BTreeMap<String, String> = [
         ("/etc/network", "interfaces"),
         ("/etc/network/interfaces.d", ""),
@@ -108,18 +135,9 @@ fn inspect() -> Value {
     })
     .collect();
     let exists = |path: &str| fs::symlink_metadata(path).is_ok();
-    let init = if exists("/lib/systemd/systemd") || exists("/usr/lib/systemd/systemd") {
-        "systemd"
-    } else if exists("/sbin/openrc-run") {
-        "openrc"
-    } else if exists("/etc/init.d") && exists("/etc/rc2.d") {
-        "sysvinit"
-    } else {
-        "unknown"
-    };
     json!({
-        "os": os_release(&release),
-        "init": init,
+        "os": os_release(&release()),
+        "init": init(),
         "hostname": text("/etc/hostname").map(|name| name.trim().to_owned()),
         "machine_id": text("/etc/machine-id").map(|id| id.trim().to_owned()),
         "fstab": fstab::lines(&text("/etc/fstab").unwrap_or_default()),
@@ -130,16 +148,17 @@ fn inspect() -> Value {
         "grub": (["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"].iter().find(|path| exists(path))),
         "loader_entries": names("/boot/loader/entries", |name| name.ends_with(".conf")),
         "network": networks,
-        "facts": facts(&release, init),
+        "facts": facts(fixup::virtio::kernels(Path::new("/"))),
         "selinux": exists("/etc/selinux/config"),
         "vmware_tools": (["/usr/bin/vmtoolsd", "/usr/sbin/vmtoolsd", "/etc/vmware-tools"].iter().find(|path| exists(path))),
         "qemu_guest_agent": (["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"].iter().find(|path| exists(path))),
     })
 }
 
-fn facts(release: &str, init: &str) -> SystemFacts {
+/// The system, with its kernels as they were read.
+pub(crate) fn facts(kernels: fixup::Kernels) -> SystemFacts {
     let root = Path::new("/");
-    let os = os_release(release);
+    let (os, init) = (os_release(&release()), init());
     let told = |key: &str| os.get(key).cloned().unwrap_or_default();
     let here = |paths: &[&str]| {
         paths
@@ -147,7 +166,7 @@ fn facts(release: &str, init: &str) -> SystemFacts {
             .find(|path| fs::symlink_metadata(path).is_ok())
             .map(|path| (*path).to_owned())
     };
-    let (kernels, initramfs_tool) = fixup::virtio::kernels(root);
+    let (kernels, initramfs_tool) = kernels;
     let loaders = [
         ("grub2", &["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"][..]),
         ("grub-legacy", &["/boot/grub/menu.lst", "/boot/grub/grub.conf"]),

@@ -15,6 +15,8 @@ mod kmod;
 mod luks;
 mod lvm;
 mod modules;
+mod partitions;
+mod roots;
 mod serve;
 mod state;
 mod volumes;

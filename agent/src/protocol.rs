@@ -14,6 +14,9 @@ pub const UART_LINE: &str = "esxodus.line=uart";
 /// Largest piece of a file in one message, in bytes.
 pub const MAX_PIECE: u32 = 1 << 20;
 
+/// How an appliance that found no Linux root says so.
+pub const NO_ROOT: &str = "no Linux root file system was found on the disks";
+
 /// What the agent is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,6 +34,20 @@ pub struct NicName {
     pub name: String,
     /// MAC address with colons, lower case.
     pub mac: String,
+    /// `eth0`: the name that kernels before predictable names gave it, by its place among the NICs.
+    #[serde(default)]
+    pub kernel_name: Option<String>,
+}
+
+/// Where a disk was at the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSlot {
+    /// `scsi`, `sata`, `ide`, `nvme`.
+    pub bus: String,
+    /// Number of the controller on its bus.
+    pub controller: u32,
+    /// Unit on the controller.
+    pub unit: u32,
 }
 
 /// What a fix-up is to do.
@@ -39,6 +56,8 @@ pub struct NicName {
 pub struct FixupWish {
     /// The NICs with the names that they had at the source.
     pub nics: Vec<NicName>,
+    /// The disks in the order in which they are attached, each with its place at the source.
+    pub disks: Vec<DiskSlot>,
     /// Adds `console=ttyS0,115200` to the kernels' command lines.
     pub serial_console: bool,
     /// Only say what would be changed.
@@ -68,6 +87,13 @@ pub enum Undo {
     /// Write the text before; remove the file where there was none.
     #[default]
     Restore,
+    /// Remove the file, and the folders that were made for it where nothing else is in them.
+    Remove {
+        /// Paths in the guest, innermost first.
+        folders: Vec<String>,
+    },
+    /// It can't be: another program made it, which keeps nothing of before.
+    Never,
     /// Cut the file, which something was put behind.
     Truncate {
         /// Its length before, in bytes.
@@ -145,6 +171,9 @@ pub enum Request {
     Undo {
         /// The changes in the order in which they were made.
         changes: Vec<Change>,
+        /// The volume whose root they were made in; the one that boots where it is not known.
+        #[serde(default)]
+        device: Option<String>,
         /// Only say what would be taken back.
         dry_run: bool,
     },

@@ -174,7 +174,11 @@ fn answer(
                 Request::Inspect => appliance.inspect(),
                 Request::Inject => appliance.inject()?,
                 Request::Fixup { wish } => appliance.fixup(&wish)?,
-                Request::Undo { changes, dry_run } => appliance.undo(&changes, dry_run)?,
+                Request::Undo {
+                    changes,
+                    device,
+                    dry_run,
+                } => appliance.undo(&changes, device.as_deref(), dry_run)?,
                 _ => appliance.unlock(blob)?,
             };
             (Answer::Facts { value }, Vec::new())

@@ -1,5 +1,6 @@
 //! Finds out what lies on a block device by its signature.
 
+use crate::partitions;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -22,6 +23,11 @@ pub(crate) struct Volume {
     pub(crate) disk: Option<u32>,
     /// UUID of the content as `blkid` prints it.
     pub(crate) uuid: Option<String>,
+    /// Label of the content.
+    pub(crate) label: Option<String>,
+    /// UUID and name that the disk's partition table gives it.
+    pub(crate) part_uuid: Option<String>,
+    pub(crate) part_label: Option<String>,
     /// A swap that holds a memory image, a hibernated or unclean NTFS.
     pub(crate) state: Option<&'static str>,
 }
@@ -34,7 +40,7 @@ impl Volume {
 }
 
 /// Reads bytes at an offset; false where they are not there.
-type ReadAt<'r> = dyn Fn(u64, &mut [u8]) -> bool + 'r;
+pub(crate) type ReadAt<'r> = dyn Fn(u64, &mut [u8]) -> bool + 'r;
 
 /// UUID of a content as `blkid` prints it. Offsets: the formats' own documents, as in util-linux `libblkid/src/superblocks`.
 pub(crate) fn uuid(content: &str, read: &ReadAt<'_>) -> Option<String> {
@@ -78,6 +84,26 @@ pub(crate) fn uuid(content: &str, read: &ReadAt<'_>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Label of a content. Offsets as for [`uuid`]; NTFS keeps its label in a file, which is not read here.
+pub(crate) fn label(content: &str, read: &ReadAt<'_>) -> Option<String> {
+    let (offset, length) = match content {
+        "ext4" => (0x478, 16),
+        "xfs" => (108, 12),
+        "btrfs" => (0x1_012b, 256),
+        "swap" => (0x41c, 16),
+        "vfat" if recognise_at(read, 82, b"FAT32   ") => (71, 11),
+        "vfat" => (43, 11),
+        _ => return None,
+    };
+    let mut bytes = vec![0; length];
+    if !read(offset, &mut bytes) {
+        return None;
+    }
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(length);
+    let text = String::from_utf8_lossy(&bytes[..end]).trim_end().to_owned();
+    (!text.is_empty() && text != "NO NAME").then_some(text)
 }
 
 fn recognise_at(read: &ReadAt<'_>, offset: u64, magic: &[u8]) -> bool {
@@ -150,6 +176,9 @@ pub(crate) fn list() -> Vec<Volume> {
                 device: word("dm/name").unwrap_or_else(|| node.clone()),
                 disk: disk_index(&node),
                 uuid: content.and_then(|content| uuid(content, &read)),
+                label: content.and_then(|content| label(content, &read)),
+                part_uuid: None,
+                part_label: None,
                 state: recognise_at(&read, 4086, b"S1SUSPEND").then_some("hibernated"),
                 node,
                 bytes,
@@ -167,12 +196,30 @@ pub(crate) fn list() -> Vec<Volume> {
         };
         key(left).cmp(&key(right))
     });
+    name_partitions(&mut volumes);
     volumes
+}
+
+/// What the partition tables say of their partitions.
+fn name_partitions(volumes: &mut [Volume]) {
+    let whole: Vec<(u32, PathBuf)> = volumes
+        .iter()
+        .filter(|volume| volume.partition.is_none())
+        .filter_map(|volume| Some((volume.disk?, volume.path())))
+        .collect();
+    for (disk, path) in whole {
+        let Ok(file) = File::open(path) else { continue };
+        let read = |offset: u64, buffer: &mut [u8]| file.read_exact_at(buffer, offset).is_ok();
+        for volume in volumes.iter_mut().filter(|volume| volume.disk == Some(disk)) {
+            let Some(number) = volume.partition else { continue };
+            (volume.part_uuid, volume.part_label) = partitions::names(&read, number);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{disk_index, recognise, uuid};
+    use super::{disk_index, label, recognise, uuid};
 
     fn of(offset: usize, magic: &[u8]) -> Option<&'static str> {
         let mut bytes = vec![0_u8; 128 << 10];
@@ -209,16 +256,16 @@ mod tests {
     }
 
     #[test]
-    fn uuids_are_what_blkid_prints() {
+    fn uuids_and_labels_are_what_blkid_prints() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let file = dir.path().join("image");
         let path = file.to_str().expect("text");
         for (content, program) in [
-            ("ext4", &["mkfs.ext4", "-q", "-F", path][..]),
-            ("xfs", &["mkfs.xfs", "-q", "-f", path]),
-            ("btrfs", &["mkfs.btrfs", "-q", "-f", path]),
-            ("swap", &["mkswap", "-q", path]),
-            ("vfat", &["mkfs.vfat", "-F", "32", path]),
+            ("ext4", &["mkfs.ext4", "-q", "-F", "-L", "cloudimg-rootfs", path][..]),
+            ("xfs", &["mkfs.xfs", "-q", "-f", "-L", "twelve-bytes", path]),
+            ("btrfs", &["mkfs.btrfs", "-q", "-f", "-L", "ROOT", path]),
+            ("swap", &["mkswap", "-q", "-L", "sixteen-letters_", path]),
+            ("vfat", &["mkfs.vfat", "-F", "32", "-n", "UEFI", path]),
             ("vfat", &["mkfs.vfat", "-F", "16", path]),
             ("ntfs", &["mkntfs", "-q", "-F", "-f", path]),
             (
@@ -240,10 +287,12 @@ mod tests {
             let image = std::fs::File::create(&file).expect("temporary file");
             image.set_len(320 << 20).expect("sparse");
             let made = std::process::Command::new(program[0]).args(&program[1..]).output();
-            let blkid = std::process::Command::new("blkid")
-                .args(["-p", "-s", "UUID", "-o", "value", path])
-                .output();
-            let (Ok(made), Ok(blkid)) = (made, blkid) else {
+            let blkid = |tag: &str| {
+                std::process::Command::new("blkid")
+                    .args(["-p", "-s", tag, "-o", "value", path])
+                    .output()
+            };
+            let (Ok(made), Ok(theirs), Ok(named)) = (made, blkid("UUID"), blkid("LABEL")) else {
                 eprintln!("SKIP: {} or blkid is not installed", program[0]);
                 continue;
             };
@@ -253,8 +302,10 @@ mod tests {
                 std::os::unix::fs::FileExt::read_exact_at(&image, buffer, offset).is_ok()
             };
             assert_eq!(recognise(&read), Some(content));
-            let theirs = String::from_utf8(blkid.stdout).expect("text");
+            let theirs = String::from_utf8(theirs.stdout).expect("text");
             assert_eq!(uuid(content, &read).as_deref(), Some(theirs.trim()), "{content}");
+            let named = String::from_utf8(named.stdout).expect("text");
+            assert_eq!(label(content, &read).unwrap_or_default(), named.trim(), "{content}");
         }
     }
 }

@@ -34,6 +34,28 @@ fn hostile() -> GuestReport {
         key.value = EVIL.to_owned();
         key.targets.insert(EVIL.to_owned(), EVIL.to_owned());
     }
+    if let Some(deep) = &mut report.deep {
+        deep.notes.push(EVIL.to_owned());
+        for volume in &mut deep.volumes {
+            volume.device = EVIL.to_owned();
+            volume.mounted_at = Some(EVIL.to_owned());
+        }
+        for system in &mut deep.systems {
+            system.name = EVIL.to_owned();
+            system.crypttab = vec![EVIL.to_owned()];
+            system.interfaces.insert(EVIL.to_owned(), EVIL.to_owned());
+            for kernel in &mut system.kernels {
+                kernel.version = EVIL.to_owned();
+                kernel.unreadable = Some(EVIL.to_owned());
+            }
+        }
+    }
+    for change in &mut report.fixup {
+        change.path = EVIL.to_owned();
+        change.why = EVIL.to_owned();
+        change.before = Some(EVIL.to_owned());
+        change.after = EVIL.to_owned();
+    }
     if let Some(proof) = &mut report.proof {
         proof.reason = EVIL.to_owned();
         proof.guest = Some(serde_json::json!({ EVIL: EVIL }));
@@ -95,6 +117,7 @@ fn every_section_is_there_with_its_heading_and_in_the_order_of_the_page() {
         "verdict-title",
         "steps",
         "proof",
+        "inside",
         "measurements",
         "limits",
         "conversion",
@@ -418,4 +441,30 @@ fn a_report_of_a_run_that_stopped_early_is_still_a_page() {
     }
     assert!(render::markdown(&report).contains("No boot was tried."));
     xml_events(&render::junit(&report));
+}
+
+#[test]
+fn each_change_inside_the_guest_is_listed_with_before_and_after_in_page_and_markdown() {
+    let mut report = sample_report();
+    report.fixup[1].undone = true;
+    for text in [render::html(&report), render::markdown(&report)] {
+        for words in [
+            "Debian GNU/Linux 12",
+            "6.1.0-28-amd64",
+            "finds no virtio disk",
+            "only on the root",
+            "/etc/fstab",
+            "/dev/sda5 none swap",
+            "UUID=0f3c2a51-6a0e-4b7d-9d53-1c2b7b8e9f10 none swap",
+            "bound to its MAC",
+            "taken back",
+        ] {
+            let plain = text.replace('\\', "").replace("&#x2f;", "/");
+            assert!(plain.contains(words), "{words}:\n{plain}");
+        }
+    }
+    report.deep = None;
+    report.fixup.clear();
+    let html = render::html(&report);
+    assert!(html.contains("Nobody looked inside") && html.contains("Nothing was changed inside"));
 }

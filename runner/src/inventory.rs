@@ -76,6 +76,12 @@ pub fn inventory() -> Vec<Tool> {
             optional: true,
         },
         Tool {
+            name: "virt-v2v",
+            found: crate::v2v::find().map(|path| path.display().to_string()),
+            optional: true,
+            advice: "only for 'fixup --engine virt-v2v' (Windows guests): apt install virt-v2v".to_owned(),
+        },
+        Tool {
             name: "agent",
             advice: agent.as_ref().err().map(ToString::to_string).unwrap_or_default(),
             found: agent.ok().map(|path| path.display().to_string()),

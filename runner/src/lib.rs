@@ -20,6 +20,7 @@ pub mod probe;
 pub mod proof;
 pub mod qemu;
 mod sys;
+pub mod v2v;
 
 pub use error::{Result, RunnerError};
 pub use inventory::{Tool, inventory};

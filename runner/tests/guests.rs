@@ -170,7 +170,9 @@ mod guests {
         let again: FixupOutcome =
             serde_json::from_value(appliance.fixup(wish, &NEVER).expect("fix-up")).expect("typed");
         assert!(again.changes.is_empty(), "{again:?}");
-        let undone = appliance.undo(done.changes, false, &NEVER).expect("undo");
+        let undone = appliance
+            .undo(done.changes, Some("vda".into()), false, &NEVER)
+            .expect("undo");
         assert_eq!(undone["changes"].as_array().map(Vec::len), Some(2), "{undone}");
         appliance.stop(&NEVER).expect("power-off");
         let text = Command::new("debugfs")
@@ -183,6 +185,129 @@ mod guests {
             ok(Command::new("fsck.ext4").args(["-f", "-n"]).arg(&root)),
             "the file system is whole"
         );
+    }
+
+    /// A hive with nothing but a root key (`regf` 1.3); everything else is hivex's work.
+    fn empty_hive() -> Vec<u8> {
+        let mut hive = vec![0_u8; 0x2000];
+        let mut put = |at: usize, bytes: &[u8]| hive[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"regf");
+        for (at, word) in [
+            (4, 1_u32),
+            (8, 1),
+            (0x14, 1),
+            (0x18, 3),
+            (0x20, 1),
+            (0x24, 0x20),
+            (0x28, 0x1000),
+            (0x2c, 1),
+        ] {
+            put(at, &word.to_le_bytes());
+        }
+        put(0x1000, b"hbin");
+        put(0x1008, &0x1000_u32.to_le_bytes());
+        put(0x1020, &(-0x58_i32).to_le_bytes());
+        put(0x1024, b"nk");
+        put(0x1026, &0x2c_u16.to_le_bytes());
+        for at in [0x1034, 0x1040, 0x1044, 0x104c, 0x1054] {
+            put(at, &u32::MAX.to_le_bytes());
+        }
+        put(0x1050, &0x78_u32.to_le_bytes());
+        put(0x106c, &4_u16.to_le_bytes());
+        put(0x1070, b"ROOT");
+        put(0x1078, &(-0x30_i32).to_le_bytes());
+        put(0x107c, b"sk");
+        for (at, word) in [(0x1080, 0x78_u32), (0x1084, 0x78), (0x1088, 1), (0x108c, 0x14)] {
+            put(at, &word.to_le_bytes());
+        }
+        put(0x1090, &[1, 0, 0, 0x80]);
+        put(0x10a8, &(0x1000_i32 - 0xa8).to_le_bytes());
+        let sum = hive[..0x1fc].chunks(4).fold(0_u32, |sum, word| {
+            sum ^ u32::from_le_bytes(word.try_into().expect("four bytes"))
+        });
+        hive[0x1fc..0x200].copy_from_slice(&sum.to_le_bytes());
+        hive
+    }
+
+    fn hive(path: &Path, script: &str) -> bool {
+        std::fs::write(path, empty_hive()).expect("temporary file");
+        let commands = path.with_extension("hivexsh");
+        std::fs::write(&commands, script).expect("temporary file");
+        let done = ok(Command::new("hivexsh").arg("-w").arg("-f").arg(&commands).arg(path));
+        std::fs::remove_file(commands).expect("temporary file");
+        done
+    }
+
+    #[test]
+    fn the_appliance_reads_windows_from_ntfs_by_its_registry_and_says_why_it_is_not_shut_down() {
+        if !can_run() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let tree = folder.path().join("tree");
+        let config = tree.join("Windows/System32/config");
+        std::fs::create_dir_all(&config).expect("temporary folder");
+        std::fs::create_dir_all(tree.join("Program Files/VMware/VMware Tools")).expect("temporary folder");
+        std::fs::write(tree.join("bootmgr"), "").expect("temporary file");
+        let software = "add Microsoft\ncd Microsoft\nadd Windows NT\ncd Windows NT\nadd CurrentVersion\ncd CurrentVersion\nsetval 4\nProductName\nstring:Windows Server 2022 Standard\nCurrentMajorVersionNumber\ndword:10\nCurrentMinorVersionNumber\ndword:0\nCurrentBuild\nstring:20348\ncommit\n";
+        let system = "add Select\nadd ControlSet001\ncd Select\nsetval 1\nCurrent\ndword:1\ncd \\ControlSet001\nadd Control\ncd Control\nadd Session Manager\ncd Session Manager\nadd Power\ncd Power\nsetval 1\nHiberbootEnabled\ndword:1\ncommit\n";
+        if !hive(&config.join("SOFTWARE"), software) || !hive(&config.join("SYSTEM"), system) {
+            eprintln!("SKIP: hivexsh (libhivex-bin) is not installed");
+            return;
+        }
+        let wim = folder.path().join("tree.wim");
+        let memory_image = folder.path().join("hiberfil.sys");
+        std::fs::write(&memory_image, b"hibr and then memory").expect("temporary file");
+        let clean = folder.path().join("clean.raw");
+        let (asleep, dirty) = (folder.path().join("asleep.raw"), folder.path().join("dirty.raw"));
+        let file = std::fs::File::create(&clean).expect("temporary file");
+        file.set_len(64 << 20).expect("sparse");
+        let made = ok(Command::new("mkntfs").args(["-q", "-F", "-f"]).arg(&clean))
+            && ok(Command::new("wimlib-imagex")
+                .arg("capture")
+                .arg(&tree)
+                .arg(&wim)
+                .args(["--compress=none", "--no-acls"]))
+            && ok(Command::new("wimlib-imagex")
+                .arg("apply")
+                .arg(&wim)
+                .arg("1")
+                .arg(&clean));
+        if !made {
+            eprintln!("SKIP: mkntfs (ntfs-3g) or wimlib-imagex (wimtools) is not installed");
+            return;
+        }
+        std::fs::copy(&clean, &asleep).expect("temporary file");
+        std::fs::copy(&clean, &dirty).expect("temporary file");
+        assert!(ok(Command::new("ntfscp")
+            .arg("-f")
+            .arg(&asleep)
+            .arg(&memory_image)
+            .arg("hiberfil.sys")));
+        // Without -d it leaves the mark by which Windows checks the volume at its next start.
+        assert!(ok(Command::new("ntfsfix").arg(&dirty)));
+        let disks = [clean, asleep, dirty].map(|path| (path, DiskFormat::Raw));
+        let deadline = Duration::from_secs(120);
+        let mut appliance =
+            Appliance::start(&Qemu, Accelerator::Tcg, &disks, folder.path(), deadline, &NEVER).expect("it answers");
+        let value = appliance.inspect(&NEVER).expect("inspection");
+        let found: DeepFacts = serde_json::from_value(value["deep"].clone()).expect("typed facts");
+        let states: Vec<_> = found.volumes.iter().map(|volume| volume.state.as_deref()).collect();
+        assert_eq!(states, [None, Some("fast-startup"), Some("dirty")], "{found:?}");
+        assert_eq!(found.systems.len(), 3, "{found:?}");
+        for (system, device) in found.systems.iter().zip(["vda", "vdb", "vdc"]) {
+            assert_eq!(
+                (system.name.as_str(), system.version.as_str(), system.device.as_str()),
+                ("Windows Server 2022 Standard", "10.0.20348", device)
+            );
+            assert!(system.vmware_tools.is_some() && system.boot_loader.as_deref() == Some("bootmgr"));
+        }
+        let why = found.systems[1].hibernation.clone().unwrap_or_default();
+        assert!(
+            why.contains("Fast Startup") && found.systems[0].hibernation.is_none(),
+            "{found:?}"
+        );
+        appliance.stop(&NEVER).expect("power-off");
     }
 
     #[test]

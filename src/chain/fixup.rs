@@ -2,20 +2,36 @@
 
 use super::folder::RunFolder;
 use super::targets::{self, Written};
-use super::{drivers, measure, prove, source};
+use super::{drivers, inside, measure, prove, source};
 use crate::cli::Context;
 use crate::cli::options::{EngineArgs, SourceOptions};
 use anyhow::Context as _;
 use convert::copy::VerifyOptions;
 use convert::machine::Machine;
-use reports::schema::{DeepFacts, Manifest};
+use reports::schema::{DeepFacts, DiskManifest, Manifest};
 use runner::engine::DiskFormat;
-use runner::fixup::{Change, FixupOutcome, FixupRequest};
+use runner::fixup::{Change, FixupOutcome, FixupRequest, Staged};
+use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Stands in the run folder while the disks may differ from what the manifest says of them.
+/// Stands in the run folder from the moment from which a fix-up is to be finished until it is recorded.
 const PENDING: &str = "fixup.pending";
+/// What virt-v2v-in-place said.
+const V2V_LOG: &str = "fixup-v2v.log";
+/// The overlays that it is finished from.
+const OVERLAYS: &str = "fixup.overlays";
+
+/// All that is needed to finish a fix-up, however often that was interrupted.
+#[derive(Debug, Serialize, Deserialize)]
+struct Pending {
+    /// Overlays in the run folder, in the order of the disks.
+    overlays: Vec<String>,
+    /// `fixup.json` as it is to be.
+    history: Vec<FixupOutcome>,
+    /// What the manifest is to say of a disk that changes.
+    note: String,
+}
 
 /// Whether the converted image is only tables over the source's own data: a fix-up would change the source.
 pub(crate) fn writes_the_source(manifest: &Manifest) -> bool {
@@ -40,6 +56,10 @@ pub(crate) struct FixupOptions {
     pub(crate) serial_console: bool,
     /// File with the passphrase or key of LUKS volumes.
     pub(crate) key: Option<PathBuf>,
+    /// virt-v2v-in-place does it.
+    pub(crate) virt_v2v: bool,
+    /// Checks of the inside that the user overrules, with the reason.
+    pub(crate) suppress: Vec<(String, String)>,
 }
 
 /// Largest key file that cryptsetup takes by default (8 MiB) is above what a message carries; keys are short.
@@ -60,6 +80,18 @@ fn read_key(path: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
     Ok(Some(key))
 }
 
+fn disks(folder: &RunFolder, manifest: &Manifest) -> Vec<(PathBuf, DiskFormat)> {
+    let disk = |disk: &DiskManifest| {
+        let format = if disk.format == "raw" {
+            DiskFormat::Raw
+        } else {
+            DiskFormat::Qcow2
+        };
+        (folder.path(&disk.file), format)
+    };
+    manifest.disks.iter().map(disk).collect()
+}
+
 /// What the appliance needs to look into the converted disks of a run folder.
 fn request(
     context: &Context,
@@ -71,17 +103,10 @@ fn request(
     let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
     let choice = measure::choose_direct(engine)?;
     context.say(&format!("the appliance runs on: {}", choice.reason));
-    let disks = manifest.disks.iter().map(|disk| {
-        let format = if disk.format == "raw" {
-            DiskFormat::Raw
-        } else {
-            DiskFormat::Qcow2
-        };
-        (folder.path(&disk.file), format)
-    });
     Ok(FixupRequest {
         machine,
-        disks: disks.collect(),
+        disks: disks(folder, manifest),
+        names: manifest.disks.iter().map(|disk| disk.name.clone()).collect(),
         out: folder.root().to_owned(),
         choice,
         dry_run: options.dry_run,
@@ -100,9 +125,11 @@ pub(crate) fn look_into_converted(
     engine: &EngineArgs,
     options: &FixupOptions,
 ) -> anyhow::Result<DeepFacts> {
+    settle(context, folder)?;
     let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
     let facts = look(context, &request(context, folder, &manifest, engine, options)?)?;
     folder.write(RunFolder::DEEP, &facts)?;
+    inside::judge(folder, &facts, &options.suppress, None)?;
     Ok(facts)
 }
 
@@ -124,6 +151,13 @@ pub(crate) fn look_into_source(
     let request = FixupRequest {
         machine: opened.imported.machine.clone(),
         disks: disks.into_iter().map(|disk| (disk.path, disk.format)).collect(),
+        names: opened
+            .imported
+            .machine
+            .disks
+            .iter()
+            .map(convert::machine::Disk::name)
+            .collect(),
         out: scratch.path().to_owned(),
         choice,
         dry_run: true,
@@ -150,8 +184,8 @@ fn writable(folder: &RunFolder) -> anyhow::Result<Manifest> {
     Ok(manifest)
 }
 
-/// Fixes the guest up. What is changed is kept in `fixup.json` with the text before, before the disks are written; the manifest gets
-/// the disks' new hashes.
+/// Fixes the guest up. What is changed is kept in `fixup.json` with the text before; the manifest gets the disks' new hashes; `deep.json`
+/// gets what was inside before.
 ///
 /// # Errors
 /// The appliance can't be had or doesn't answer; no Linux root is on the disks.
@@ -162,30 +196,24 @@ pub(crate) fn fixup(
     options: &FixupOptions,
 ) -> anyhow::Result<FixupOutcome> {
     settle(context, folder)?;
-    let mut manifest = writable(folder)?;
+    let manifest = writable(folder)?;
     let request = request(context, folder, &manifest, engine, options)?;
     let history: Vec<FixupOutcome> = folder.read(RunFolder::FIXUP)?.unwrap_or_default();
-    let with = |outcome: &FixupOutcome| history.iter().cloned().chain([outcome.clone()]).collect::<Vec<_>>();
-    let mut keep = |planned: &FixupOutcome| {
-        let written = folder
-            .write(PENDING, &true)
-            .and_then(|_| folder.write(RunFolder::FIXUP, &with(planned)));
-        written.map(drop).map_err(std::io::Error::other)
+    let spinner = context.bars.spinner("fixing the guest up, on overlays");
+    let staged = if options.virt_v2v {
+        runner::v2v::fixup(&request, &folder.path(V2V_LOG), &context.cancel)
+    } else {
+        runner::fixup::fixup(&request, &context.cancel)
     };
-    let spinner = context.bars.spinner("looking into the guest");
-    let outcome = runner::fixup::fixup(&request, &mut keep, &context.cancel);
     spinner.finish_and_clear();
-    let outcome = outcome?;
-    if outcome.changes.is_empty() || options.dry_run {
-        return Ok(outcome);
+    let staged = staged?;
+    let deep = staged.deep.clone();
+    let note = "changed by fixup after the conversion; fixup.json says how";
+    let outcome = finish(context, folder, manifest, staged, history, note)?;
+    if let Some(deep) = &deep {
+        folder.write(RunFolder::DEEP, deep)?;
+        inside::judge(folder, deep, &options.suppress, Some(&outcome))?;
     }
-    folder.write(RunFolder::FIXUP, &with(&outcome))?;
-    rehash(
-        context,
-        folder,
-        &mut manifest,
-        "changed by fixup after the conversion; fixup.json says how",
-    )?;
     Ok(outcome)
 }
 
@@ -226,8 +254,8 @@ pub(crate) fn undo(
     options: &FixupOptions,
 ) -> anyhow::Result<FixupOutcome> {
     settle(context, folder)?;
-    let mut manifest = writable(folder)?;
-    let mut history: Vec<FixupOutcome> = folder.need(RunFolder::FIXUP, "fixup")?;
+    let manifest = writable(folder)?;
+    let history: Vec<FixupOutcome> = folder.need(RunFolder::FIXUP, "fixup")?;
     let since = history
         .iter()
         .rposition(|outcome| outcome.undone)
@@ -241,48 +269,99 @@ pub(crate) fn undo(
         "{} names no change that is not taken back yet",
         RunFolder::FIXUP
     );
+    let mut devices: Vec<&str> = history[since..]
+        .iter()
+        .filter(|outcome| !outcome.changes.is_empty())
+        .filter_map(|outcome| outcome.device.as_deref())
+        .collect();
+    devices.dedup();
+    anyhow::ensure!(
+        devices.len() <= 1,
+        "{} has changes of several roots ({}), which cannot be taken back together: convert the guest again",
+        RunFolder::FIXUP,
+        devices.join(", ")
+    );
     let request = request(context, folder, &manifest, engine, options)?;
-    if !options.dry_run {
-        folder.write(PENDING, &true)?;
-    }
-    let spinner = context.bars.spinner("taking the changes back");
-    let outcome = runner::fixup::undo(&request, &changes, &context.cancel);
+    let spinner = context.bars.spinner("taking the changes back, on overlays");
+    let staged = runner::fixup::undo(&request, &changes, devices.first().copied(), &context.cancel);
     spinner.finish_and_clear();
-    let outcome = outcome?;
-    if options.dry_run {
+    let note = "the changes of fixup were taken back; fixup.json says how";
+    finish(context, folder, manifest, staged?, history, note)
+}
+
+/// Gets a fix-up from its overlays into the disks, and into the records. From the moment in which `fixup.pending` stands it is finished,
+/// now or by [`settle`]; before that, nothing has happened.
+fn finish(
+    context: &Context,
+    folder: &RunFolder,
+    manifest: Manifest,
+    staged: Staged,
+    mut history: Vec<FixupOutcome>,
+    note: &str,
+) -> anyhow::Result<FixupOutcome> {
+    let outcome = staged.outcome.clone();
+    if outcome.dry_run || outcome.changes.is_empty() {
         return Ok(outcome);
     }
-    if outcome.changes.is_empty() {
-        folder.remove(PENDING)?;
-        return Ok(outcome);
-    }
+    anyhow::ensure!(!context.cancelled(), "stopped; the disks are as they were");
+    let kept = staged.keep(&folder.path(OVERLAYS))?;
+    let name = |path: &PathBuf| {
+        Path::new(OVERLAYS)
+            .join(path.file_name().unwrap_or_default())
+            .display()
+            .to_string()
+    };
     history.push(outcome.clone());
-    folder.write(RunFolder::FIXUP, &history)?;
-    rehash(
-        context,
-        folder,
-        &mut manifest,
-        "the changes of fixup were taken back; fixup.json says how",
-    )?;
+    let pending = Pending {
+        overlays: kept.iter().map(name).collect(),
+        history,
+        note: note.to_owned(),
+    };
+    folder.write(PENDING, &pending)?;
+    complete(context, folder, manifest, &pending)?;
     Ok(outcome)
 }
 
-/// Takes the disks as they are into the manifest where an earlier fix-up was stopped between writing them and recording that.
+/// Refuses disks that a fix-up is only half-way in.
 ///
 /// # Errors
-/// The disks can't be read.
+/// One is.
+pub(crate) fn refuse_unfinished(folder: &RunFolder) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !folder.has(PENDING),
+        "a fix-up of {} was stopped before its end: run 'esxodus fixup' again, which finishes it first",
+        folder.root().display()
+    );
+    Ok(())
+}
+
+/// Finishes a fix-up that was stopped between the moment from which it counts and its last record.
+///
+/// # Errors
+/// The disks can't be written or read.
 pub(crate) fn settle(context: &Context, folder: &RunFolder) -> anyhow::Result<()> {
-    if !folder.has(PENDING) {
+    let Some(pending) = folder.read::<Pending>(PENDING)? else {
         return Ok(());
-    }
-    context.say("an earlier fix-up was stopped before it was recorded: the disks are hashed again");
-    let mut manifest = writable(folder)?;
-    rehash(
-        context,
-        folder,
-        &mut manifest,
-        "an interrupted fixup may have changed it",
-    )
+    };
+    context.say("an earlier fix-up was stopped before its end: it is finished first");
+    complete(context, folder, writable(folder)?, &pending)
+}
+
+fn complete(context: &Context, folder: &RunFolder, mut manifest: Manifest, pending: &Pending) -> anyhow::Result<()> {
+    let overlays: Vec<PathBuf> = pending.overlays.iter().map(|name| folder.path(name)).collect();
+    anyhow::ensure!(
+        overlays.len() == manifest.disks.len(),
+        "{PENDING} is about {} disks, the manifest about {}: convert the guest again",
+        overlays.len(),
+        manifest.disks.len()
+    );
+    runner::fixup::commit(&disks(folder, &manifest), &overlays)
+        .with_context(|| "the changes wait in the run folder: run 'esxodus fixup' again to finish them".to_owned())?;
+    folder.write(RunFolder::FIXUP, &pending.history)?;
+    rehash(context, folder, &mut manifest, &pending.note)?;
+    folder.remove(PENDING)?;
+    std::fs::remove_dir_all(folder.path(OVERLAYS))
+        .with_context(|| format!("cannot remove {}", folder.path(OVERLAYS).display()))
 }
 
 /// The disks as they are now, for the manifest.
@@ -304,6 +383,5 @@ fn rehash(context: &Context, folder: &RunFolder, manifest: &mut Manifest, why: &
         }
         disk.file_bytes = std::fs::metadata(&path)?.len();
     }
-    folder.write(RunFolder::MANIFEST, manifest)?;
-    folder.remove(PENDING)
+    folder.write(RunFolder::MANIFEST, manifest).map(drop)
 }

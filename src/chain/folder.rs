@@ -25,6 +25,9 @@ impl RunFolder {
     pub(crate) const PROOF: &'static str = "proof.json";
     pub(crate) const FIXUP: &'static str = "fixup.json";
     pub(crate) const DEEP: &'static str = "deep.json";
+    /// Findings of the checks that a look inside the disks makes possible.
+    pub(crate) const INSIDE: &'static str = "findings-inside.json";
+    pub(crate) const INSPECTION: &'static str = "proof/inspection.json";
     pub(crate) const FACTS: &'static str = "facts.json";
     pub(crate) const TARGETS: &'static str = "targets.json";
     pub(crate) const STEPS: &'static str = "steps.json";

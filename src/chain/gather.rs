@@ -1,6 +1,7 @@
 //! Gathering a run folder into one report, and writing it in every form.
 
 use super::folder::{RunFolder, write_whole};
+use super::inside;
 use anyhow::Context as _;
 use base64::Engine as _;
 use convert::machine::Machine;
@@ -8,6 +9,7 @@ use reports::schema::{
     Accounting, BenchRecord, Comparison, Finding, GuestReport, MachineFacts, Manifest, Place, ProofRecord, Stamp,
     StepRecord,
 };
+use runner::fixup::FixupOutcome;
 use std::path::{Path, PathBuf};
 
 /// Largest screenshot that goes into the HTML, so that the report stays small enough to mail.
@@ -36,15 +38,26 @@ pub(crate) fn gather(folder: &RunFolder) -> anyhow::Result<GuestReport> {
         machine: facts,
         host: bench::host::facts(),
         steps: folder.read::<Vec<StepRecord>>(RunFolder::STEPS)?.unwrap_or_default(),
-        findings: folder.read::<Vec<Finding>>(RunFolder::FINDINGS)?.unwrap_or_default(),
+        findings: findings(folder)?,
         accounting: folder.read::<Accounting>(RunFolder::ACCOUNTING)?.unwrap_or_default(),
         manifest: folder.read::<Manifest>(RunFolder::MANIFEST)?,
+        deep: inside::known(folder)?,
+        fixup: inside::changes(&folder.read::<Vec<FixupOutcome>>(RunFolder::FIXUP)?.unwrap_or_default()),
         proof,
         bench,
         comparisons,
         limits,
         screenshots,
     })
+}
+
+/// Findings of the files, and of the inside where somebody looked.
+fn findings(folder: &RunFolder) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for name in [RunFolder::FINDINGS, RunFolder::INSIDE] {
+        findings.extend(folder.read::<Vec<Finding>>(name)?.unwrap_or_default());
+    }
+    Ok(findings)
 }
 
 /// The machine for tables where no disk was opened.

@@ -18,18 +18,19 @@ use std::time::Duration;
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the options wish.
-fn wishes(args: &EngineArgs) -> (EngineWish, AccelWish) {
+fn wishes(args: &EngineArgs) -> anyhow::Result<(EngineWish, AccelWish)> {
     let engine = match args.engine {
         EngineName::Auto => EngineWish::Auto,
         EngineName::Kvm => EngineWish::Kvm,
         EngineName::Qemu => EngineWish::Qemu,
+        EngineName::VirtV2v => bail!("virt-v2v runs no guests: --engine virt-v2v is for 'fixup' and 'migrate'"),
     };
     let accel = match args.accel {
         AccelName::Auto => AccelWish::Auto,
         AccelName::Kvm => AccelWish::Kvm,
         AccelName::Tcg => AccelWish::Tcg,
     };
-    (engine, accel)
+    Ok((engine, accel))
 }
 
 /// Probes and chooses what runs guests that boot through firmware.
@@ -37,7 +38,7 @@ fn wishes(args: &EngineArgs) -> (EngineWish, AccelWish) {
 /// # Errors
 /// The wish can't be met on this host.
 pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
-    let (engine, accel) = wishes(args);
+    let (engine, accel) = wishes(args)?;
     Ok(runner::engine::choose(
         engine,
         accel,
@@ -50,7 +51,7 @@ pub(crate) fn choose(args: &EngineArgs) -> anyhow::Result<Choice> {
 /// # Errors
 /// The wish can't be met on this host.
 pub(crate) fn choose_direct(args: &EngineArgs) -> anyhow::Result<Choice> {
-    let (engine, accel) = wishes(args);
+    let (engine, accel) = wishes(args)?;
     Ok(runner::engine::choose_direct(
         engine,
         accel,

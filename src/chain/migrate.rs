@@ -8,15 +8,17 @@ use super::folder::RunFolder;
 use super::measure;
 use super::prove::{self, ProofWish};
 use super::source::{self, Opened};
-use super::{copy, fixup, gather, targets};
+use super::{copy, fixup, gather, inside, targets};
 use crate::cli::Context;
 use crate::cli::options::{CopyArgs, EngineArgs, SourceOptions};
 use anyhow::bail;
 use bench::SuiteOptions;
 use convert::machine::OsFamily;
+use convert::preflight;
 use reports::schema::{
-    GuestReport, Manifest, Place, ProofRecord, ProofVerdict, Severity, StepRecord, StepStatus, Suite,
+    Finding, GuestReport, Manifest, Place, ProofRecord, ProofVerdict, Severity, StepRecord, StepStatus, Suite,
 };
+use runner::fixup::{FixupOutcome, NO_ROOT};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ pub(crate) struct Wish {
     pub(crate) bench: bool,
     pub(crate) bench_budget: Option<u64>,
     pub(crate) fixup: bool,
+    pub(crate) virt_v2v: bool,
     pub(crate) prove: bool,
 }
 
@@ -295,7 +298,7 @@ fn chain(
     }
     if !wish.prove {
         run.skip("prove", "left out as asked (--no-prove)")?;
-        return Ok(true);
+        return Ok(!judge_inside(run, wish)?);
     }
     let proof_print = format!(
         "{disks_print};{};{:?};{};{budget:?}",
@@ -348,7 +351,7 @@ fn chain(
         None if wish.bench => run.skip("bench-guest", "the guest was not reached from inside")?,
         None => {}
     }
-    Ok(proven)
+    Ok(!judge_inside(run, wish)? && proven)
 }
 
 /// Makes the guest ready for KVM. One that can't be fixed up goes on to its proof, which shows whether that matters.
@@ -360,27 +363,43 @@ fn fix_up(
     disks_print: &str,
 ) -> anyhow::Result<()> {
     if !wish.fixup {
-        return run.skip("fixup", "left out as asked (--no-fixup)");
-    }
-    if opened.imported.machine.os.family != OsFamily::Linux {
-        return run.skip("fixup", "only Linux guests are fixed up so far");
+        run.skip("fixup", "left out as asked (--no-fixup)")?;
+        return look(run, wish);
     }
     if fixup::writes_the_source(manifest) {
-        return run.skip("fixup", "the guest's data is still the source's own file (--data-file)");
+        run.skip("fixup", "the guest's data is still the source's own file (--data-file)")?;
+        return look(run, wish);
     }
     let context = run.context;
     let before = self::disks_print(&run.folder, manifest);
-    let print = format!("{disks_print};{:?}", wish.engine);
-    run.step("fixup", &print, &[], |folder| {
-        match fixup::fixup(context, folder, &wish.engine, &fixup::FixupOptions::default()) {
-            Ok(outcome) => Ok((true, fixup::words(&outcome))),
-            Err(error) if context.cancelled() => Err(error),
-            Err(error) => Ok((false, format!("{error:#}"))),
+    let print = format!("{disks_print};{:?};{}", wish.engine, wish.virt_v2v);
+    let declared = &opened.imported.machine.os;
+    let options = fixup::FixupOptions {
+        virt_v2v: wish.virt_v2v,
+        suppress: wish.source.suppress.clone(),
+        ..fixup::FixupOptions::default()
+    };
+    if run.reused("fixup", &print, &[])?.is_none() {
+        context.say("fixup …");
+        let begun = Instant::now();
+        let done = fixup::fixup(context, &run.folder, &wish.engine, &options);
+        let seconds = begun.elapsed().as_secs_f64();
+        match done {
+            Ok(outcome) => {
+                run.note("fixup", StepStatus::Good, seconds, fixup::words(&outcome))?;
+                run.keep("fixup", &print)?;
+            }
+            Err(error) if context.cancelled() => return Err(error),
+            // The description may be wrong: what lies on the disks decides.
+            Err(error) if declared.family != OsFamily::Linux && format!("{error:#}").contains(NO_ROOT) => {
+                let why = format!("no Linux on the disks (the guest is declared as {})", declared.title);
+                run.note("fixup", StepStatus::Skipped, seconds, why)?;
+            }
+            Err(error) => run.note("fixup", StepStatus::Bad, seconds, format!("{error:#}"))?,
         }
-    })?;
+    }
     // A proof looks inside anyway; without one the definitions would not be known to be for the fixed-up guest.
     if !wish.prove && !drivers::looked_inside(&run.folder, manifest) {
-        let options = fixup::FixupOptions::default();
         if let Err(error) = fixup::look_into_converted(context, &run.folder, &wish.engine, &options) {
             if context.cancelled() {
                 return Err(error);
@@ -408,6 +427,56 @@ fn file_names(files: &[PathBuf]) -> String {
     } else {
         format!("wrote {}", names.join(", "))
     }
+}
+
+/// Looks inside a guest that is left as it is, where no proof will do so. That it can't be done stops nothing.
+fn look(run: &mut Run<'_>, wish: &Wish) -> anyhow::Result<()> {
+    if wish.prove {
+        return Ok(());
+    }
+    let options = fixup::FixupOptions {
+        dry_run: true,
+        suppress: wish.source.suppress.clone(),
+        ..fixup::FixupOptions::default()
+    };
+    let begun = Instant::now();
+    match fixup::look_into_converted(run.context, &run.folder, &wish.engine, &options) {
+        Ok(facts) => {
+            inside::judge(
+                &run.folder,
+                &facts,
+                &wish.source.suppress,
+                Some(&FixupOutcome::default()),
+            )?;
+            let names: Vec<&str> = facts.systems.iter().map(|system| system.name.as_str()).collect();
+            let words = format!("{} volumes; systems: {}", facts.volumes.len(), names.join(", "));
+            run.note("look", StepStatus::Good, begun.elapsed().as_secs_f64(), words)
+        }
+        Err(error) if run.context.cancelled() => Err(error),
+        Err(error) => run.skip("look", &format!("the disks could not be looked into: {error:#}")),
+    }
+}
+
+/// Runs the checks of the inside over what the proof saw, where nobody had looked before. Says whether one of them stops the guest.
+fn judge_inside(run: &Run<'_>, wish: &Wish) -> anyhow::Result<bool> {
+    if !run.folder.has(RunFolder::DEEP)
+        && let Some(facts) = inside::known(&run.folder)?
+    {
+        inside::judge(
+            &run.folder,
+            &facts,
+            &wish.source.suppress,
+            Some(&FixupOutcome::default()),
+        )?;
+    }
+    let findings: Vec<Finding> = run.folder.read(RunFolder::INSIDE)?.unwrap_or_default();
+    for finding in source::blocking(&findings) {
+        run.context.say(&format!(
+            "BLOCK {}: {} ({}). {}",
+            finding.id, finding.message, finding.evidence, finding.fix
+        ));
+    }
+    Ok(preflight::blocks(&findings))
 }
 
 fn inspect(context: &Context, folder: &RunFolder, opened: &Opened) -> anyhow::Result<Answer> {

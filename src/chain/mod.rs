@@ -8,6 +8,7 @@ pub(crate) mod fixup;
 mod folder;
 pub(crate) mod gather;
 pub(crate) mod hands_on;
+pub(crate) mod inside;
 pub(crate) mod measure;
 pub(crate) mod migrate;
 pub(crate) mod numbers;

@@ -1,6 +1,7 @@
 //! The boot proof: of a converted guest in its run folder, and of a source before it is converted.
 
 use super::copy::target_names;
+use super::fixup;
 use super::folder::{RunFolder, write_whole};
 use super::hands_on;
 use super::measure::{choose, choose_direct};
@@ -71,6 +72,7 @@ pub(crate) fn converted(
     engine: &EngineArgs,
     wish: &ProofWish,
 ) -> anyhow::Result<ProveOutcome> {
+    fixup::settle(context, folder)?;
     run(context, wish.applied(request(folder, engine)?), engine)
 }
 
@@ -119,7 +121,7 @@ fn run(context: &Context, request: ProveRequest, engine: &EngineArgs) -> anyhow:
     let write = |name: &str, value: Vec<u8>| write_whole(&request.out.join(name), &value);
     write(RunFolder::PROOF, serde_json::to_vec_pretty(&outcome.record)?)?;
     if let Some(inspection) = &outcome.inspection {
-        write("proof/inspection.json", serde_json::to_vec_pretty(inspection)?)?;
+        write(RunFolder::INSPECTION, serde_json::to_vec_pretty(inspection)?)?;
     }
     Ok(outcome)
 }
@@ -129,6 +131,7 @@ fn run(context: &Context, request: ProveRequest, engine: &EngineArgs) -> anyhow:
 /// # Errors
 /// It is not converted, the engine can't be had.
 pub(crate) fn request(folder: &RunFolder, engine: &EngineArgs) -> anyhow::Result<ProveRequest> {
+    fixup::refuse_unfinished(folder)?;
     let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
     let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
     let disks = manifest.disks.iter().map(|disk| ProveDisk {

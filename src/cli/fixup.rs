@@ -3,6 +3,7 @@
 use super::options::EngineArgs;
 use super::{Context, Outcome};
 use crate::chain::fixup::FixupOptions;
+use crate::chain::inside::difference;
 use crate::chain::{self, RunFolder};
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
   esxodus fixup out/web01
   esxodus fixup out/web01 --undo         take it back, as far as nobody changed it since
   esxodus fixup out/db01 --key luks.key --serial-console
+  esxodus fixup out/win01 --engine virt-v2v     virt-v2v-in-place instead, where it is installed: it knows Windows
 
 Works inside the appliance: this machine's kernel never mounts the guest's file systems, and no program of the guest is run. Every
 change is kept in OUT/fixup.json with what was there before; a second run changes nothing. The manifest gets the changed disks' new
@@ -38,15 +40,22 @@ pub(crate) struct Args {
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let folder = RunFolder::open(&args.out)?;
+    let (virt_v2v, engine) = args.engine.split();
+    anyhow::ensure!(
+        !virt_v2v || !args.serial_console && !args.undo,
+        "--serial-console and --undo are the own fix-up's: virt-v2v knows neither"
+    );
     let options = FixupOptions {
+        virt_v2v,
         dry_run: args.dry_run,
         serial_console: args.serial_console,
         key: args.key.clone(),
+        suppress: Vec::new(),
     };
     let outcome = if args.undo {
-        chain::fixup::undo(context, &folder, &args.engine, &options)?
+        chain::fixup::undo(context, &folder, &engine, &options)?
     } else {
-        chain::fixup::fixup(context, &folder, &args.engine, &options)?
+        chain::fixup::fixup(context, &folder, &engine, &options)?
     };
     let renewed = if options.dry_run {
         None
@@ -63,7 +72,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 (Some(_), true) => "would change",
             };
             text.push_str(&format!("{verb} {}: {}\n", change.path, change.why));
-            text.push_str(&difference(change.before.as_deref().unwrap_or(""), &change.after));
+            let (gone, come) = difference(change.before.as_deref().unwrap_or(""), &change.after);
+            text.extend(gone.iter().map(|line| format!("  - {line}\n")));
+            text.extend(come.iter().map(|line| format!("  + {line}\n")));
         }
         for note in &outcome.notes {
             text.push_str(&format!("{note}\n"));
@@ -77,29 +88,4 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         text
     })?;
     Ok(Outcome::Good)
-}
-
-/// Lines that only one side has. Files are edited line by line: what is common stays unsaid.
-fn difference(before: &str, after: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-    let gone = old
-        .iter()
-        .filter(|line| !new.contains(line))
-        .map(|line| format!("  - {line}\n"));
-    let come = new
-        .iter()
-        .filter(|line| !old.contains(line))
-        .map(|line| format!("  + {line}\n"));
-    gone.chain(come).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::difference;
-
-    #[test]
-    fn only_changed_lines_are_shown() {
-        assert_eq!(difference("a\nb\nc\n", "a\nB\nc\n"), "  - b\n  + B\n");
-        assert_eq!(difference("", "x\n"), "  + x\n");
-    }
 }

@@ -19,6 +19,7 @@ pub(crate) fn run(
         let options = FixupOptions {
             dry_run: true,
             key: key.map(Path::to_owned),
+            suppress: source.suppress.clone(),
             ..FixupOptions::default()
         };
         let folder = RunFolder::open(&source.source)?;

@@ -52,14 +52,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
+    let (virt_v2v, engine) = args.engine.split();
     let wish = migrate::Wish {
+        virt_v2v,
         source: args.source.clone(),
         output: args.output.clone(),
         copy: args.copy.clone(),
         targets: args.target.clone(),
         map: args.map.clone(),
         resume: args.resume,
-        engine: args.engine.clone(),
+        engine,
         timeout: Duration::from_secs(args.timeout),
         bench: !args.no_bench,
         bench_budget: Some(args.bench_budget),

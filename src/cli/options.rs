@@ -168,6 +168,9 @@ pub(crate) enum EngineName {
     Kvm,
     /// QEMU.
     Qemu,
+    /// For fixing up only: virt-v2v-in-place instead of the own fix-up.
+    #[value(name = "virt-v2v")]
+    VirtV2v,
 }
 
 /// Accelerator for guests.
@@ -190,6 +193,15 @@ pub(crate) struct EngineArgs {
     /// Accelerator.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) accel: AccelName,
+}
+
+impl EngineArgs {
+    /// Whether virt-v2v is to fix the guest up, and what runs guests then.
+    pub(crate) fn split(&self) -> (bool, Self) {
+        let v2v = self.engine == EngineName::VirtV2v;
+        let engine = if v2v { EngineName::Auto } else { self.engine };
+        (v2v, Self { engine, ..self.clone() })
+    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,8 @@
 //! Device names that follow the bus (`/dev/sda1`) become UUIDs: in fstab, crypttab, boot entries and resume settings. On virtio-blk the
 //! same disk is called `/dev/vda`.
 
+use super::names::{Resolver, follows_bus};
 use super::plan::Plan;
-use serde::{Deserialize, Serialize};
-
-/// A volume as its content is known by.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct VolumeId {
-    /// Index of the disk in the machine.
-    pub(crate) disk: Option<u32>,
-    pub(crate) partition: Option<u32>,
-    pub(crate) content: Option<String>,
-    pub(crate) uuid: Option<String>,
-    /// The root that is worked in lies on it.
-    pub(crate) is_root: bool,
-}
 
 /// Files with kernel command lines, beside those found in folders.
 const COMMAND_LINES: [&str; 12] = [
@@ -43,120 +30,25 @@ const ENTRIES: [(&str, &str); 6] = [
 /// Settings in command lines whose value is a device.
 const KEYS: [&str; 4] = ["root=", "resume=", "RESUME=", "rootfs="];
 
-/// Disk and partition that a name of the old bus meant.
-pub(crate) fn parse(name: &str) -> Option<(u32, Option<u32>)> {
-    let rest = name.strip_prefix("/dev/")?;
-    let number = |digits: &str| -> Option<Option<u32>> {
-        if digits.is_empty() {
-            Some(None)
-        } else {
-            digits.parse().ok().filter(|&number| number > 0).map(Some)
-        }
-    };
-    if let Some(rest) = rest.strip_prefix("nvme") {
-        let (disk, rest) = rest.split_once('n')?;
-        let (space, partition) = rest.split_once('p').unwrap_or((rest, ""));
-        return if space == "1" {
-            Some((disk.parse().ok()?, number(partition)?))
-        } else {
-            None
-        };
-    }
-    let letters = ["sd", "hd", "vd", "xvd"]
-        .iter()
-        .find_map(|prefix| rest.strip_prefix(prefix))?;
-    let end = letters.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(letters.len());
-    let (letters, digits) = letters.split_at(end);
-    if letters.is_empty() || letters.len() > 2 {
-        return None;
-    }
-    // sda is 0, sdz 25, sdaa 26.
-    let disk = letters
-        .bytes()
-        .fold(0_u32, |value, letter| value * 26 + u32::from(letter - b'a') + 1)
-        - 1;
-    Some((disk, number(digits)?))
-}
-
-/// Names below `/dev/disk/by-path` and `by-id` follow the bus as well. With one disk there is no doubt which one is meant.
-fn parse_link(name: &str, disks: u32) -> Option<(u32, Option<u32>)> {
-    let rest = name
-        .strip_prefix("/dev/disk/by-path/")
-        .or_else(|| name.strip_prefix("/dev/disk/by-id/"))?;
-    if rest.starts_with("dm-") || rest.starts_with("lvm-") || rest.starts_with("md-") {
-        return None;
-    }
-    let (whole, partition) = match rest.rsplit_once("-part") {
-        Some((whole, digits)) => (whole, Some(digits.parse().ok()?)),
-        None => (rest, None),
-    };
-    if disks == 1 {
-        return Some((0, partition));
-    }
-    // `pci-0000:03:00.0-scsi-0:0:1:0`: the third number is the unit. VMware leaves out unit 7, the controller's own.
-    let unit: u32 = whole.rsplit_once("-scsi-")?.1.split(':').nth(2)?.parse().ok()?;
-    (unit < 7).then_some((unit, partition))
-}
-
-/// Is this a name that another bus changes?
-fn follows_bus(name: &str) -> bool {
-    parse(name).is_some() || name.starts_with("/dev/disk/by-path/") || name.starts_with("/dev/disk/by-id/")
-}
-
-struct Resolver<'v> {
-    volumes: &'v [VolumeId],
-    disks: u32,
-}
-
-impl<'v> Resolver<'v> {
-    fn find(&self, name: &str) -> Result<&'v VolumeId, String> {
-        let (disk, partition) = parse(name)
-            .or_else(|| parse_link(name, self.disks))
-            .ok_or_else(|| "which disk it means cannot be told".to_owned())?;
-        let found = self
-            .volumes
-            .iter()
-            .find(|volume| volume.disk == Some(disk) && volume.partition == partition);
-        found.ok_or_else(|| "there is no such partition".to_owned())
-    }
-
-    /// `UUID=…` for the name, where content and expectation agree.
-    fn uuid(&self, name: &str, expected: &str, must_be_root: bool) -> Result<String, String> {
-        let volume = self.find(name)?;
-        let content = volume.content.as_deref().unwrap_or("nothing known");
-        let same = match expected {
-            "auto" | "" => true,
-            "ext2" | "ext3" | "ext4" => content == "ext4",
-            "msdos" | "vfat" => content == "vfat",
-            "ntfs" | "ntfs-3g" | "ntfs3" => content == "ntfs",
-            other => content == other,
-        };
-        if !same {
-            return Err(format!(
-                "the partition in its place holds {content}, not {expected}: the disks are in another order"
-            ));
-        }
-        if must_be_root && !volume.is_root {
-            return Err("the root lies elsewhere: the disks are in another order".to_owned());
-        }
-        let uuid = volume
-            .uuid
-            .as_ref()
-            .ok_or_else(|| "its content has no UUID".to_owned())?;
-        Ok(format!("UUID={uuid}"))
-    }
-}
-
 /// Plans all of them.
-pub(crate) fn plan(plan: &mut Plan, volumes: &[VolumeId], serial_console: bool) {
-    let disks = volumes
-        .iter()
-        .filter_map(|volume| volume.disk)
-        .max()
-        .map_or(0, |last| last + 1);
-    let resolver = Resolver { volumes, disks };
-    table(plan, &resolver, "/etc/fstab", 0);
-    table(plan, &resolver, "/etc/crypttab", 1);
+pub(crate) fn plan(plan: &mut Plan, resolver: &Resolver<'_>, serial_console: bool) {
+    table(plan, resolver, "/etc/fstab", 0);
+    table(plan, resolver, "/etc/crypttab", 1);
+    let mut seen: Vec<std::path::PathBuf> = Vec::new();
+    for path in command_line_files(plan) {
+        // /boot/grub2/grubenv of UEFI systems is a link to the other one.
+        let Ok(place) = std::fs::canonicalize(plan.place(&path)) else {
+            continue;
+        };
+        if !seen.contains(&place) {
+            command_lines(plan, resolver, &path, serial_console);
+            seen.push(place);
+        }
+    }
+}
+
+/// Files that may hold command lines, whether they are there or not.
+fn command_line_files(plan: &Plan) -> Vec<String> {
     let mut files: Vec<String> = COMMAND_LINES.iter().map(|path| (*path).to_owned()).collect();
     for (folder, ending) in ENTRIES {
         files.extend(
@@ -169,17 +61,7 @@ pub(crate) fn plan(plan: &mut Plan, volumes: &[VolumeId], serial_console: bool) 
     for vendor in plan.names("/boot/efi/EFI") {
         files.extend(["grub.cfg", "grubenv"].map(|name| format!("/boot/efi/EFI/{vendor}/{name}")));
     }
-    let mut seen: Vec<std::path::PathBuf> = Vec::new();
-    for path in files {
-        // /boot/grub2/grubenv of UEFI systems is a link to the other one.
-        let Ok(place) = std::fs::canonicalize(plan.place(&path)) else {
-            continue;
-        };
-        if !seen.contains(&place) {
-            command_lines(plan, &resolver, &path, serial_console);
-            seen.push(place);
-        }
-    }
+    files
 }
 
 /// A table whose `column` names a device. Blanks and comments stay as they are.
@@ -201,7 +83,7 @@ fn table(plan: &mut Plan, resolver: &Resolver<'_>, path: &str, column: usize) {
         };
         let expected = if is_fstab {
             kind
-        } else if line.contains("swap") || line.contains("plain") {
+        } else if line.contains("plain") {
             ""
         } else {
             "luks"
@@ -211,7 +93,13 @@ fn table(plan: &mut Plan, resolver: &Resolver<'_>, path: &str, column: usize) {
             out.push_str(line);
             continue;
         }
-        // Random-key swap is formatted anew at each boot: it has no UUID, and its place is its only name.
+        if !is_fstab && is_made_anew(&fields) {
+            plan.note(format!(
+                "{path}: {name} stays: it is encrypted with a new key at each boot, so a UUID on it is an old one"
+            ));
+            out.push_str(line);
+            continue;
+        }
         match resolver.uuid(name, expected, root) {
             Ok(uuid) => {
                 out.push_str(&line.replacen(name, &uuid, 1));
@@ -228,26 +116,76 @@ fn table(plan: &mut Plan, resolver: &Resolver<'_>, path: &str, column: usize) {
     }
 }
 
+/// A crypttab line whose volume is formatted at each boot. Its place is its only name; a signature on it is left from before.
+fn is_made_anew(fields: &[&str]) -> bool {
+    let key = fields.get(2).copied().unwrap_or("");
+    let options = fields.get(3).copied().unwrap_or("");
+    ["/dev/urandom", "/dev/random", "/dev/hwrng"].contains(&key)
+        || options
+            .split(',')
+            .any(|option| option == "swap" || option == "tmp" || option.starts_with("tmp="))
+}
+
 /// Kernel command lines: `root=` and `resume=` by UUID; a serial console where it is wished.
 fn command_lines(plan: &mut Plan, resolver: &Resolver<'_>, path: &str, serial_console: bool) {
     let Some(text) = plan.text(path) else { return };
-    let mut why: Vec<String> = Vec::new();
-    let mut say = |words: String| {
-        if !why.contains(&words) {
-            why.push(words);
+    let Edited {
+        text: mut out,
+        mut why,
+        notes,
+    } = by_uuid(resolver, &text);
+    for note in notes {
+        plan.note(format!("{path}: {note}"));
+    }
+    if serial_console {
+        let mut with = String::with_capacity(out.len());
+        let mut added = false;
+        for line in out.split_inclusive('\n') {
+            let console = (!is_comment(line)).then(|| with_serial_console(line, path)).flatten();
+            added |= console.is_some();
+            with.push_str(console.as_deref().unwrap_or(line));
         }
+        out = with;
+        why.extend(added.then(|| "serial console, as wished".to_owned()));
+    }
+    if why.is_empty() {
+        return;
+    }
+    if path.ends_with("/grubenv") {
+        match environment_block(&out, text.len()) {
+            Some(block) => out = block,
+            None => return plan.note(format!("{path}: no room for it in its {} bytes", text.len())),
+        }
+    }
+    let why = why.join(", ");
+    plan.set(path, out, why);
+}
+
+/// A text whose devices are named by UUID as far as they can be.
+#[derive(Debug, Default)]
+pub(crate) struct Edited {
+    pub(crate) text: String,
+    /// What became of which name. Empty: nothing is to be changed.
+    pub(crate) why: Vec<String>,
+    /// Names that stay, and why.
+    notes: Vec<String>,
+}
+
+/// Debian's GRUB legacy keeps its settings in comments.
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with('#') && !line.starts_with("# kopt=")
+}
+
+/// The values of [`KEYS`] in a text by UUID.
+pub(crate) fn by_uuid(resolver: &Resolver<'_>, text: &str) -> Edited {
+    let mut edited = Edited {
+        text: String::with_capacity(text.len()),
+        ..Edited::default()
     };
-    let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        let comment = line.trim_start().starts_with('#');
-        // Debian's GRUB legacy keeps its settings in comments.
-        if comment && !line.starts_with("# kopt=") {
-            out.push_str(line);
-            continue;
-        }
         let mut new = line.to_owned();
         for (key, name) in settings(line) {
-            if !follows_bus(&name) {
+            if is_comment(line) || !follows_bus(&name) {
                 continue;
             }
             let expected = if key.eq_ignore_ascii_case("resume=") {
@@ -258,28 +196,17 @@ fn command_lines(plan: &mut Plan, resolver: &Resolver<'_>, path: &str, serial_co
             match resolver.uuid(&name, expected, key == "root=") {
                 Ok(uuid) => {
                     new = replace_setting(&new, key, &name, &uuid);
-                    say(format!("{key}{name} is {key}{uuid}"));
+                    let words = format!("{key}{name} is {key}{uuid}");
+                    if !edited.why.contains(&words) {
+                        edited.why.push(words);
+                    }
                 }
-                Err(reason) => plan.note(format!("{path}: {key}{name} stays: {reason}")),
+                Err(reason) => edited.notes.push(format!("{key}{name} stays: {reason}")),
             }
         }
-        if serial_console && let Some(with) = with_serial_console(&new) {
-            new = with;
-            say("serial console, as wished".to_owned());
-        }
-        out.push_str(&new);
+        edited.text.push_str(&new);
     }
-    if why.is_empty() {
-        return;
-    }
-    if path.ends_with("/grubenv") {
-        match environment_block(&out, text.len()) {
-            Some(block) => out = block,
-            None => return plan.note(format!("{path}: no room for a UUID in its {} bytes", text.len())),
-        }
-    }
-    let why = why.join(", ");
-    plan.set(path, out, why);
+    edited
 }
 
 /// Settings of [`KEYS`] in a line, as key and value.
@@ -319,7 +246,7 @@ fn replace_setting(line: &str, key: &str, name: &str, uuid: &str) -> String {
     out + rest
 }
 
-fn with_serial_console(line: &str) -> Option<String> {
+fn with_serial_console(line: &str, path: &str) -> Option<String> {
     const WORDS: &str = "console=tty0 console=ttyS0,115200";
     if line.contains("console=ttyS") {
         return None;
@@ -340,7 +267,12 @@ fn with_serial_console(line: &str) -> Option<String> {
                 .strip_prefix(word)
                 .is_some_and(|rest| rest.starts_with([' ', '\t']))
         });
-    (boots && line.contains("root=")).then(|| format!("{} {WORDS}{end}", ended.trim_end()))
+    // An entry of the Boot Loader Specification may take all else from grubenv's `kernelopts`, which then gets the words.
+    let entry = path.contains("/loader/entries/") && !line.contains("$kernelopts");
+    let wanted = boots && (line.contains("root=") || entry)
+        || trimmed.starts_with("kernelopts=")
+        || path == "/etc/kernel/cmdline" && !trimmed.is_empty();
+    wanted.then(|| format!("{} {WORDS}{end}", ended.trim_end()))
 }
 
 /// GRUB's environment block has a fixed length, filled with `#`.
@@ -349,19 +281,10 @@ fn environment_block(text: &str, length: usize) -> Option<String> {
     (body.len() <= length).then(|| format!("{body}{}", "#".repeat(length - body.len())))
 }
 
-/// Names in boot entries that follow the bus, for facts.
-pub(crate) fn names_in_boot_entries(root: &std::path::Path) -> Vec<String> {
+/// Values of `root=` and the other settings in the boot entries below `root`, as key and value.
+fn settings_of_entries(root: &std::path::Path) -> Vec<(&'static str, String)> {
     let plan = Plan::new(root);
-    let mut files: Vec<String> = COMMAND_LINES.iter().map(|path| (*path).to_owned()).collect();
-    for (folder, ending) in ENTRIES {
-        files.extend(
-            plan.names(folder)
-                .into_iter()
-                .filter(|name| name.ends_with(ending))
-                .map(|name| format!("{folder}/{name}")),
-        );
-    }
-    let mut found: Vec<String> = files
+    command_line_files(&plan)
         .iter()
         .filter_map(|path| plan.text(path))
         .flat_map(|text| {
@@ -370,6 +293,13 @@ pub(crate) fn names_in_boot_entries(root: &std::path::Path) -> Vec<String> {
                 .flat_map(settings)
                 .collect::<Vec<_>>()
         })
+        .collect()
+}
+
+/// Names in boot entries that follow the bus, for facts.
+pub(crate) fn names_in_boot_entries(root: &std::path::Path) -> Vec<String> {
+    let mut found: Vec<String> = settings_of_entries(root)
+        .into_iter()
         .filter(|(_, name)| follows_bus(name))
         .map(|(key, name)| format!("{key}{name}"))
         .collect();
@@ -378,10 +308,24 @@ pub(crate) fn names_in_boot_entries(root: &std::path::Path) -> Vec<String> {
     found
 }
 
+/// The roots that boot entries name, as they write them: `UUID=…`, `/dev/mapper/vg-root`.
+pub(crate) fn roots_in_boot_entries(root: &std::path::Path) -> Vec<String> {
+    let mut found: Vec<String> = settings_of_entries(root)
+        .into_iter()
+        .filter(|(key, name)| *key == "root=" && !name.is_empty() && !name.starts_with('$'))
+        .map(|(_, name)| name)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{VolumeId, parse, parse_link, plan};
+    use super::{Resolver, names_in_boot_entries, plan};
+    use crate::fixup::names::VolumeId;
     use crate::fixup::plan::Plan;
+    use esxodus_agent::protocol::DiskSlot;
     use std::fs;
     use std::path::Path;
 
@@ -415,8 +359,13 @@ mod tests {
     }
 
     fn planned(root: &Path, volumes: &[VolumeId], serial: bool) -> Plan {
+        let slots = [0, 1, 8].map(|unit| DiskSlot {
+            bus: "scsi".into(),
+            controller: 0,
+            unit,
+        });
         let mut made = Plan::new(root);
-        plan(&mut made, volumes, serial);
+        plan(&mut made, &Resolver::new(volumes, &slots), serial);
         made
     }
 
@@ -429,39 +378,27 @@ mod tests {
     }
 
     #[test]
-    fn names_of_all_buses_are_understood_and_others_are_not() {
-        assert_eq!(parse("/dev/sda1"), Some((0, Some(1))));
-        assert_eq!(parse("/dev/hdc"), Some((2, None)));
-        assert_eq!(parse("/dev/sdaa12"), Some((26, Some(12))));
-        assert_eq!(parse("/dev/nvme1n1p2"), Some((1, Some(2))));
-        for name in [
-            "/dev/mapper/vg-root",
-            "/dev/sda0",
-            "/dev/sd",
-            "/dev/sr0",
-            "UUID=1",
-            "/dev/md0",
-            "/dev/sda1x",
-        ] {
-            assert_eq!(parse(name), None, "{name}");
-        }
-        assert_eq!(
-            parse_link("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:1:0-part2", 3),
-            Some((1, Some(2)))
-        );
-        assert_eq!(
-            parse_link("/dev/disk/by-id/wwn-0x6000c29f-part1", 1),
-            Some((0, Some(1)))
-        );
-        assert_eq!(parse_link("/dev/disk/by-id/wwn-0x6000c29f-part1", 2), None);
-        assert_eq!(parse_link("/dev/disk/by-id/dm-name-vg-root", 1), None);
+    fn a_swap_with_a_new_key_at_each_boot_keeps_its_place() {
+        let dir = tree(&[(
+            "etc/crypttab",
+            "swap /dev/sda5 /dev/urandom swap,cipher=aes-xts-plain64\nscratch /dev/sdb /key tmp=xfs\n",
+        )]);
+        let made = planned(dir.path(), &disks(), false);
+        assert!(made.changes().is_empty(), "{:?}", made.changes());
+        assert_eq!(made.notes().len(), 2);
+    }
+
+    #[test]
+    fn entries_on_the_efi_partition_count_for_facts_too() {
+        let dir = tree(&[("boot/efi/EFI/debian/grub.cfg", "linux /vmlinuz root=/dev/sda1\n")]);
+        assert_eq!(names_in_boot_entries(dir.path()), ["root=/dev/sda1"]);
     }
 
     #[test]
     fn fstab_and_crypttab_get_uuids_and_keep_everything_else() {
         let fstab = "# /dev/sda1 was here\n/dev/sda1\t/  ext4 defaults 0 1\n/dev/sda5 none swap sw 0 0\n/dev/sdb /srv xfs defaults 0 2\n/dev/mapper/vg-x /x ext4 defaults 0 0\n/dev/sr0 /media iso9660 ro 0 0\n";
         let dir = tree(&[("etc/fstab", fstab), ("etc/crypttab", "data /dev/sdc1 none luks\n")]);
-        let made = planned(dir.path(), &disks(), false);
+        let mut made = planned(dir.path(), &disks(), false);
         assert_eq!(
             after(&made, "/etc/fstab"),
             "# /dev/sda1 was here\nUUID=11111111-1111-1111-1111-111111111111\t/  ext4 defaults 0 1\nUUID=55555555-5555-5555-5555-555555555555 none swap sw 0 0\nUUID=22222222-2222-2222-2222-222222222222 /srv xfs defaults 0 2\n/dev/mapper/vg-x /x ext4 defaults 0 0\n/dev/sr0 /media iso9660 ro 0 0\n"
@@ -510,7 +447,7 @@ mod tests {
                 &format!("{:#<1024}", "# GRUB Environment Block\nkernelopts=root=/dev/sda1 ro \n"),
             ),
         ]);
-        let made = planned(dir.path(), &disks(), false);
+        let mut made = planned(dir.path(), &disks(), false);
         let root = "root=UUID=11111111-1111-1111-1111-111111111111";
         assert!(
             after(&made, "/boot/grub/grub.cfg")
@@ -542,7 +479,7 @@ mod tests {
         ];
         let dir = tree(&files);
         assert!(planned(dir.path(), &disks(), false).changes().is_empty());
-        let made = planned(dir.path(), &disks(), true);
+        let mut made = planned(dir.path(), &disks(), true);
         assert_eq!(
             after(&made, "/boot/grub/grub.cfg"),
             "  linux /vmlinuz root=UUID=1 ro console=tty0 console=ttyS0,115200\n  initrd /initrd\n"
@@ -550,6 +487,39 @@ mod tests {
         assert!(
             after(&made, "/etc/default/grub").starts_with("GRUB_CMDLINE_LINUX=\"console=tty0 console=ttyS0,115200\"\n")
         );
+        made.apply().unwrap();
+        assert!(planned(dir.path(), &disks(), true).changes().is_empty());
+    }
+
+    #[test]
+    fn a_serial_console_reaches_entries_that_name_no_root() {
+        let block = format!("{:#<1024}", "# GRUB Environment Block\nkernelopts=ro quiet\n");
+        let dir = tree(&[
+            (
+                "boot/loader/entries/a.conf",
+                "title Rocky 8\noptions $kernelopts $tuned_params\n",
+            ),
+            ("boot/loader/entries/b.conf", "title Fedora\noptions ro quiet\n"),
+            ("boot/grub2/grubenv", &block),
+            ("etc/kernel/cmdline", "ro quiet\n"),
+        ]);
+        let mut made = planned(dir.path(), &disks(), true);
+        assert_eq!(
+            after(&made, "/boot/loader/entries/a.conf"),
+            "",
+            "grubenv gives it the words"
+        );
+        for (path, line) in [
+            ("/boot/loader/entries/b.conf", "options ro quiet"),
+            ("/boot/grub2/grubenv", "kernelopts=ro quiet"),
+            ("/etc/kernel/cmdline", "ro quiet"),
+        ] {
+            let text = after(&made, path);
+            assert!(
+                text.contains(&format!("{line} console=tty0 console=ttyS0,115200\n")),
+                "{path}: {text}"
+            );
+        }
         made.apply().unwrap();
         assert!(planned(dir.path(), &disks(), true).changes().is_empty());
     }

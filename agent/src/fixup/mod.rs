@@ -2,19 +2,26 @@
 //! No program of the guest runs.
 
 mod devices;
+mod names;
 mod network;
 mod plan;
+mod selinux;
 mod services;
 pub(crate) mod virtio;
 
 use esxodus_agent::protocol::{Change, FixupWish};
 use plan::Plan;
+use reports::schema::KernelFacts;
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
 
-pub(crate) use devices::{VolumeId, names_in_boot_entries, parse as parse_disk_name};
+pub(crate) use devices::{names_in_boot_entries, roots_in_boot_entries};
+pub(crate) use names::{VolumeId, parse as parse_disk_name};
 pub(crate) use network::interfaces;
+
+/// The kernels of a root, and the program that made their images.
+pub(crate) type Kernels = (Vec<KernelFacts>, Option<&'static str>);
 
 /// What the appliance tells the process inside the root.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -24,24 +31,31 @@ pub(crate) struct Task {
     pub(crate) volumes: Vec<VolumeId>,
 }
 
-/// The plan for the tree below `root`.
-fn plan(root: &Path, task: &Task) -> Plan {
+/// The plan for the tree below `root`, and what its kernels are before.
+fn plan(root: &Path, task: &Task) -> (Plan, Kernels) {
     let mut plan = Plan::new(root);
-    virtio::plan(&mut plan);
-    devices::plan(&mut plan, &task.volumes, task.wish.serial_console);
+    let resolver = names::Resolver::new(&task.volumes, &task.wish.disks);
+    devices::plan(&mut plan, &resolver, task.wish.serial_console);
     network::plan(&mut plan, &task.wish.nics);
+    let kernels = virtio::plan(&mut plan, &resolver);
     services::plan(&mut plan);
-    plan
+    (plan, kernels)
 }
 
-/// Makes the changes asked for, or lists them.
+/// Makes the changes asked for, or lists them; with the facts of before.
 pub(crate) fn fixup(task: &str) -> io::Result<Value> {
     let task: Task = serde_json::from_str(task).map_err(io::Error::other)?;
-    let plan = plan(Path::new("/"), &task);
+    let (mut plan, kernels) = plan(Path::new("/"), &task);
+    let facts = crate::inspect::facts(kernels);
     if !task.wish.dry_run {
         plan.apply()?;
     }
-    Ok(json!({"changes": plan.changes(), "notes": plan.notes(), "dry_run": task.wish.dry_run}))
+    Ok(json!({
+        "changes": plan.changes(),
+        "notes": plan.notes(),
+        "dry_run": task.wish.dry_run,
+        "facts": facts,
+    }))
 }
 
 /// Takes earlier changes back, or lists what would be.

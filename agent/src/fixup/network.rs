@@ -15,6 +15,9 @@ const FOLDERS: [&str; 6] = [
     "/etc/NetworkManager/system-connections",
     "/etc/systemd/network",
 ];
+const LINKS: &str = "/etc/systemd/network";
+/// How the names of our own files begin.
+const OURS: &str = "10-esxodus-";
 const OLD_RULES: &str = "/etc/udev/rules.d/70-persistent-net.rules";
 
 /// Plans a rule for each NIC whose name is used.
@@ -27,47 +30,72 @@ pub(crate) fn plan(plan: &mut Plan, nics: &[NicName]) {
         .any(|path| plan.exists(path));
     let configuration = configuration(plan);
     for nic in nics {
-        let Some((user, _)) = configuration.iter().find(|(_, text)| mentions(text, &nic.name)) else {
+        if !is_plain(nic) {
+            plan.note(format!(
+                "{}: not a name or MAC that can be written into a rule",
+                nic.name
+            ));
+            continue;
+        }
+        let user = |name: &str| {
+            let found = configuration.iter().find(|(_, text)| mentions(text, name));
+            found.map(|(user, _)| user.clone())
+        };
+        let Some((name, user)) = user(&nic.name).map(|user| (nic.name.clone(), user)).or_else(|| {
+            nic.kernel_name
+                .clone()
+                .and_then(|name| Some((name.clone(), user(&name)?)))
+        }) else {
             plan.note(format!(
                 "{}: no network configuration names it, nothing to keep",
                 nic.name
             ));
             continue;
         };
-        let why = format!(
-            "{user} names {}, which is bound to its MAC so that the name stays",
-            nic.name
-        );
-        if !is_plain(nic) {
-            plan.note(format!(
-                "{}: not a name or MAC that can be written into a rule",
-                nic.name
-            ));
+        let why = format!("{user} names {name}, which is bound to its MAC so that the name stays");
+        if systemd && name == nic.name {
+            plan.set(&format!("{LINKS}/{OURS}{name}.link"), link_file(nic), why);
         } else if systemd {
-            plan.set(
-                &format!("/etc/systemd/network/10-esxodus-{}.link", nic.name),
-                link_file(nic),
-                why,
-            );
+            // The kernel itself gives out these names: udevd cannot swap two of them.
+            if nics.len() > 1 {
+                plan.note(format!(
+                    "{name}: named in {user}; such names follow the order of the NICs, which the machine definition keeps"
+                ));
+            }
         } else if old_udev {
             let old = plan.text(OLD_RULES).unwrap_or_default();
             // Its own rule binds the MAC already, to whatever name.
             if !old.to_ascii_lowercase().contains(&nic.mac) {
-                plan.set(OLD_RULES, old + &udev_rule(nic), why);
+                plan.set(OLD_RULES, old + &udev_rule(&name, &nic.mac), why);
             }
         } else {
             plan.note(format!(
-                "{}: named in {user}, but there is no udev to bind it by MAC",
-                nic.name
+                "{name}: named in {user}, but there is no udev to bind it by MAC"
             ));
         }
     }
 }
 
-fn udev_rule(nic: &NicName) -> String {
+/// Our own files that bind a name to a MAC, written or planned, with their text.
+pub(super) fn links(plan: &Plan) -> Vec<(String, String)> {
+    let mut paths: Vec<String> = plan
+        .names(LINKS)
+        .into_iter()
+        .map(|name| format!("{LINKS}/{name}"))
+        .collect();
+    paths.extend(plan.planned(LINKS));
+    paths.sort();
+    paths.dedup();
+    paths
+        .into_iter()
+        .filter(|path| path.starts_with(&format!("{LINKS}/{OURS}")) && path.ends_with(".link"))
+        .filter_map(|path| Some((path.clone(), plan.text(&path)?)))
+        .collect()
+}
+
+fn udev_rule(name: &str, mac: &str) -> String {
     format!(
-        "# Written by esxodus: keeps the name that the network configuration uses.\nSUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"?*\", ATTR{{address}}==\"{}\", NAME=\"{}\"\n",
-        nic.mac, nic.name
+        "# Written by esxodus: keeps the name that the network configuration uses.\nSUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"?*\", ATTR{{address}}==\"{mac}\", NAME=\"{name}\"\n"
     )
 }
 
@@ -80,8 +108,8 @@ fn link_file(nic: &NicName) -> String {
 
 /// Interface names and MACs come from a VMX, which is a stranger's text.
 fn is_plain(nic: &NicName) -> bool {
-    let name =
-        !nic.name.is_empty() && nic.name.len() <= 15 && nic.name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let plain = |name: &str| (1..=15).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let name = plain(&nic.name) && nic.kernel_name.as_deref().is_none_or(plain);
     let mac = nic.mac.len() == 17 && nic.mac.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':');
     name && mac
 }
@@ -149,6 +177,7 @@ mod tests {
         NicName {
             name: name.into(),
             mac: mac.into(),
+            kernel_name: None,
         }
     }
 
@@ -221,13 +250,40 @@ mod tests {
             ("etc/sysconfig/network-scripts/ifcfg-eth0", "DEVICE=eth0"),
             ("sbin/udevd", ""),
         ]);
-        let nics = [nic("eth0", "00:50:56:11:22:33")];
+        let nics = [NicName {
+            kernel_name: Some("eth0".into()),
+            ..nic("ens192", "00:50:56:11:22:33")
+        }];
         let mut made = Plan::new(dir.path());
         plan(&mut made, &nics);
         assert_eq!(made.changes()[0].path, super::OLD_RULES);
+        assert!(made.changes()[0].after.contains("00:50:56:11:22:33\", NAME=\"eth0\""));
         made.apply().unwrap();
         let mut again = Plan::new(dir.path());
         plan(&mut again, &nics);
         assert!(again.changes().is_empty());
+    }
+
+    #[test]
+    fn systemd_is_not_asked_to_give_out_a_name_of_the_kernels_own() {
+        let dir = tree(&[
+            (
+                "etc/network/interfaces",
+                "iface eth0 inet static\niface eth1 inet static\n",
+            ),
+            ("lib/systemd/systemd-udevd", ""),
+        ]);
+        let named = |kernel: &str, name: &str, mac: &str| NicName {
+            kernel_name: Some(kernel.into()),
+            ..nic(name, mac)
+        };
+        let nics = [
+            named("eth0", "ens192", "00:50:56:11:22:33"),
+            named("eth1", "ens224", "00:50:56:11:22:34"),
+        ];
+        let mut made = Plan::new(dir.path());
+        plan(&mut made, &nics);
+        assert!(made.changes().is_empty());
+        assert_eq!(made.notes().len(), 2, "{:?}", made.notes());
     }
 }

@@ -1,6 +1,7 @@
 //! What is to be changed in a root, before anything is: planners read through the plan, so that each sees what the others want.
 //! Then the plan is applied, or only shown.
 
+use super::selinux;
 use esxodus_agent::protocol::{Change, Undo};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -32,6 +33,8 @@ struct Step {
     before: Option<String>,
     edit: Edit,
     why: Vec<String>,
+    /// Folders that are made for it, innermost first.
+    folders: Vec<String>,
 }
 
 /// The changes to the tree below `root`.
@@ -54,6 +57,14 @@ fn whole_text(path: &Path) -> Option<String> {
         .read_to_string(&mut text)
         .ok()?;
     (text.len() as u64 <= MAX_TEXT).then_some(text)
+}
+
+impl Step {
+    fn removal(&self) -> Undo {
+        Undo::Remove {
+            folders: self.folders.clone(),
+        }
+    }
 }
 
 impl Plan {
@@ -87,6 +98,13 @@ impl Plan {
         names
     }
 
+    /// Paths in a folder that something is planned for.
+    pub(crate) fn planned(&self, folder: &str) -> Vec<String> {
+        let inside = |path: &&str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        let paths = self.steps.iter().map(|step| step.path.as_str());
+        paths.filter(inside).map(str::to_owned).collect()
+    }
+
     /// The text as it will be.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let planned = self.steps.iter().find(|step| step.path == path).map(|step| &step.edit);
@@ -94,6 +112,15 @@ impl Plan {
             Some(Edit::Text(text)) => Some(text.clone()),
             _ => whole_text(&self.place(path)),
         }
+    }
+
+    /// Parents of a path that are not there, innermost first.
+    fn missing_folders(&self, path: &str) -> Vec<String> {
+        let parents = Path::new(path).ancestors().skip(1);
+        parents
+            .map(|parent| parent.to_string_lossy().into_owned())
+            .take_while(|parent| parent != "/" && fs::symlink_metadata(self.place(parent)).is_err())
+            .collect()
     }
 
     /// Says something that was looked at and left alone.
@@ -117,6 +144,7 @@ impl Plan {
                 before,
                 edit: Edit::Text(text),
                 why: vec![why.into()],
+                folders: self.missing_folders(path),
             });
         }
     }
@@ -129,6 +157,7 @@ impl Plan {
                 before: None,
                 edit: Edit::Link(target.to_owned()),
                 why: vec![why.into()],
+                folders: self.missing_folders(path),
             });
         }
     }
@@ -152,6 +181,7 @@ impl Plan {
                 gets: words.1,
             },
             why: vec![why.into()],
+            folders: Vec::new(),
         });
     }
 
@@ -166,8 +196,9 @@ impl Plan {
             .iter()
             .map(|step| {
                 let (before, after, undo) = match &step.edit {
-                    Edit::Text(text) => (step.before.clone(), text.clone(), Undo::Restore),
-                    Edit::Link(target) => (None, format!("-> {target}"), Undo::Restore),
+                    Edit::Text(text) if step.before.is_some() => (step.before.clone(), text.clone(), Undo::Restore),
+                    Edit::Text(text) => (None, text.clone(), step.removal()),
+                    Edit::Link(target) => (None, format!("-> {target}"), step.removal()),
                     Edit::Append {
                         length,
                         bytes,
@@ -192,8 +223,29 @@ impl Plan {
             .collect()
     }
 
-    /// Writes everything. Texts are written into the existing file, so that owner, mode and labels stay.
-    pub(crate) fn apply(&self) -> io::Result<()> {
+    /// Writes everything. Texts are written into the existing file, so that owner, mode and labels stay. What is written goes into an
+    /// overlay of the host's: an error or a kill half-way leaves the guest's disks as they were.
+    pub(crate) fn apply(&mut self) -> io::Result<()> {
+        let mut unlabelled = self.write()?;
+        if !unlabelled.is_empty() && selinux::enabled(&self.root) {
+            unlabelled.truncate(8);
+            let first = self.steps.len();
+            self.set(
+                "/.autorelabel",
+                String::new(),
+                format!("SELinux: {} could not be given a label", unlabelled.join(", ")),
+            );
+            for step in &self.steps[first..] {
+                fs::write(self.place(&step.path), "")?;
+            }
+        }
+        rustix::fs::sync();
+        Ok(())
+    }
+
+    /// Returns the new paths that have no SELinux label.
+    fn write(&self) -> io::Result<Vec<String>> {
+        let mut unlabelled = Vec::new();
         for step in &self.steps {
             let place = self.place(&step.path);
             let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", step.path));
@@ -217,26 +269,12 @@ impl Plan {
                 }
             }
             if new {
-                label_like_parent(&place);
+                let made = step.folders.iter().rev().chain([&step.path]);
+                let bare = made.filter(|path| !selinux::label_like_parent(&self.place(path)));
+                unlabelled.extend(bare.cloned());
             }
         }
-        rustix::fs::sync();
-        Ok(())
-    }
-}
-
-/// A new file gets the SELinux label of its folder, as the guest's own kernel would give it. Without one an enforcing system could not
-/// read it, and a relabelling of everything would cost a reboot.
-fn label_like_parent(path: &Path) {
-    let Some(parent) = path.parent() else { return };
-    let mut label = [0; 256];
-    if let Ok(length @ 1..) = rustix::fs::getxattr(parent, "security.selinux", &mut label) {
-        let _ = rustix::fs::lsetxattr(
-            path,
-            "security.selinux",
-            &label[..length],
-            rustix::fs::XattrFlags::empty(),
-        );
+        Ok(unlabelled)
     }
 }
 
@@ -250,6 +288,13 @@ pub(crate) fn undo(root: &Path, changes: &[Change], dry_run: bool) -> io::Result
             .ok()
             .map(|target| format!("-> {}", target.display()));
         match &change.undo {
+            Undo::Never => {
+                notes.push(format!(
+                    "{}: made by a program that keeps nothing of before, left as it is: convert the guest again",
+                    change.path
+                ));
+                continue;
+            }
             Undo::Truncate { bytes, from } => {
                 let length = fs::metadata(&place).map(|data| data.len()).ok();
                 if length != Some(*from) {
@@ -261,7 +306,7 @@ pub(crate) fn undo(root: &Path, changes: &[Change], dry_run: bool) -> io::Result
                     file.set_len(*bytes).map_err(told)?;
                 }
             }
-            Undo::Restore => {
+            Undo::Restore | Undo::Remove { .. } => {
                 let now = link.or_else(|| whole_text(&place));
                 if now.as_ref() != Some(&change.after) {
                     notes.push(format!("{}: not as the fix-up left it, left alone", change.path));
@@ -271,6 +316,12 @@ pub(crate) fn undo(root: &Path, changes: &[Change], dry_run: bool) -> io::Result
                     _ if dry_run => {}
                     Some(text) => fs::write(&place, text).map_err(told)?,
                     None => fs::remove_file(&place).map_err(told)?,
+                }
+                if let (Undo::Remove { folders }, false) = (&change.undo, dry_run) {
+                    for folder in folders {
+                        // One that something else lies in by now stays.
+                        let _ = fs::remove_dir(root.join(folder.trim_start_matches('/')));
+                    }
                 }
             }
         }
@@ -320,8 +371,40 @@ mod tests {
         assert_eq!((done.len(), notes.len()), (4, 0));
         assert_eq!(fs::read_to_string(dir.path().join("etc/fstab")).unwrap(), "old\n");
         assert_eq!(fs::read_to_string(dir.path().join("initrd")).unwrap(), "1234567");
-        assert!(!dir.path().join("etc/a/new.conf").exists());
-        assert!(fs::symlink_metadata(dir.path().join("etc/b/unit")).is_err());
+        assert!(!dir.path().join("etc/a").exists(), "the folder was made for the file");
+        assert!(!dir.path().join("etc/b").exists());
+    }
+
+    #[test]
+    fn undo_keeps_a_folder_in_which_something_else_lies_by_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut plan = Plan::new(dir.path());
+        plan.set("/etc/a/b/new.conf", "x\n".into(), "new");
+        plan.apply().unwrap();
+        fs::write(dir.path().join("etc/a/owners.conf"), "").unwrap();
+        undo(dir.path(), &plan.changes(), false).unwrap();
+        assert!(dir.path().join("etc/a/owners.conf").exists() && !dir.path().join("etc/a/b").exists());
+    }
+
+    #[test]
+    fn where_selinux_is_on_and_no_label_could_be_given_the_next_boot_relabels() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("etc/selinux/config");
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        for (mode, flagged) in [("enforcing", true), ("permissive", true), ("disabled", false)] {
+            fs::write(&config, format!("# SELINUX=x\nSELINUX={mode}\n")).unwrap();
+            let mut plan = Plan::new(dir.path());
+            plan.set("/etc/a/new.conf", "x\n".into(), "new");
+            plan.apply().unwrap();
+            let told = plan.changes().iter().any(|change| change.path == "/.autorelabel");
+            assert_eq!(
+                (told, dir.path().join(".autorelabel").exists()),
+                (flagged, flagged),
+                "{mode}"
+            );
+            undo(dir.path(), &plan.changes(), false).unwrap();
+            assert!(!dir.path().join(".autorelabel").exists() && !dir.path().join("etc/a").exists());
+        }
     }
 
     #[test]

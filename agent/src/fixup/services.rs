@@ -28,6 +28,19 @@ const VMWARE_MODULES: [&str; 8] = [
     "vmmemctl",
 ];
 
+/// Names that VMware's package and open-vm-tools gave their services before systemd.
+const VMWARE_JOBS: [&str; 6] = [
+    "vmware-tools",
+    "vmware-tools-thinprint",
+    "open-vm-tools",
+    "vmtoolsd",
+    "vmware-tools-services",
+    "vgauthd",
+];
+/// DMI names the hypervisor's maker to every user, without a program.
+const GUARD: &str =
+    "grep -qi vmware /sys/class/dmi/id/sys_vendor 2>/dev/null || exit 0 # esxodus: not wanted away from VMware";
+
 /// Plans all of them.
 pub(crate) fn plan(plan: &mut Plan) {
     for unit in VMWARE_UNITS {
@@ -40,7 +53,41 @@ pub(crate) fn plan(plan: &mut Plan) {
     for list in lists {
         comment_out(plan, &list);
     }
+    old_services(plan);
     guest_agent(plan);
+}
+
+/// Services of init systems before systemd, which know no conditions: Upstart's job gets an override, a start script of System V a line
+/// that leaves it away from VMware.
+fn old_services(plan: &mut Plan) {
+    let why = |name: &str| format!("{name} belongs to VMware's hypervisor");
+    for job in VMWARE_JOBS {
+        let file = format!("/etc/init/{job}.conf");
+        let path = format!("/etc/init/{job}.override");
+        if plan.exists(&file) && !plan.exists(&path) {
+            plan.set(
+                &path,
+                "# Written by esxodus: not wanted away from VMware.\nmanual\n".to_owned(),
+                why(&file),
+            );
+        }
+    }
+    let systemd = ["/lib/systemd/systemd", "/usr/lib/systemd/systemd"]
+        .iter()
+        .any(|path| plan.exists(path));
+    for script in VMWARE_JOBS.iter().filter(|_| !systemd) {
+        let path = format!("/etc/init.d/{script}");
+        let Some(text) = plan.text(&path) else { continue };
+        let Some((first, rest)) = text
+            .split_once('\n')
+            .filter(|(first, _)| first.starts_with("#!") && first.ends_with("sh"))
+        else {
+            continue;
+        };
+        if !text.contains(GUARD) {
+            plan.set(&path, format!("{first}\n{GUARD}\n{rest}"), why(script));
+        }
+    }
 }
 
 /// A condition instead of a mask: the service starts again where the guest is moved back.
@@ -152,5 +199,41 @@ mod tests {
         let mut again = Plan::new(dir.path());
         plan(&mut again);
         assert!(again.changes().is_empty());
+    }
+
+    #[test]
+    fn services_of_older_init_systems_stay_away_from_kvm_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "#!/bin/sh\n### BEGIN INIT INFO\nstart() { :; }\n";
+        for (path, text) in [
+            ("etc/init/vmware-tools.conf", "start on runlevel [2345]\n"),
+            ("etc/init.d/vmware-tools", script),
+            ("etc/init.d/open-vm-tools", "#!/usr/bin/perl\n"),
+        ] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let mut made = Plan::new(dir.path());
+        plan(&mut made);
+        let paths: Vec<String> = made.changes().into_iter().map(|change| change.path).collect();
+        assert_eq!(paths, ["/etc/init/vmware-tools.override", "/etc/init.d/vmware-tools"]);
+        made.apply().unwrap();
+        let path = dir.path().join("etc/init.d/vmware-tools");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("#!/bin/sh\ngrep -qi vmware") && text.ends_with("start() { :; }\n"),
+            "{text}"
+        );
+        let mut again = Plan::new(dir.path());
+        plan(&mut again);
+        assert!(again.changes().is_empty());
+        // The line itself: a shell goes on behind it only at VMware.
+        let vendor = fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
+        let shell = std::process::Command::new("sh")
+            .args(["-c", &format!("{}\necho went on", super::GUARD)])
+            .output()
+            .unwrap();
+        assert_eq!(shell.stdout.is_empty(), !vendor.to_lowercase().contains("vmware"));
     }
 }

@@ -1,6 +1,9 @@
 //! Virtio drivers in every initramfs, without running anything of the guest: the missing modules are taken from the guest's own
 //! `/lib/modules` and put behind the image as one more archive.
 
+use super::devices;
+use super::names::Resolver;
+use super::network;
 use super::plan::Plan;
 use crate::initramfs::{self, Addition, Initramfs, MAX_FILE, Maker};
 use crate::kmod::Modules;
@@ -14,9 +17,10 @@ use std::path::Path;
 /// the rules of the system that keep its old one.
 const WANTED: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod"];
 /// Told in facts, not needed to find a root.
-const TOLD: [&str; 2] = ["virtio_net", "virtio_console"];
+const TOLD: [&str; 5] = ["virtio_net", "virtio_console", "ahci", "ata_piix", "nvme"];
 const FOR_BLK: [&str; 2] = ["virtio_pci", "virtio_blk"];
 const FOR_SCSI: [&str; 3] = ["virtio_pci", "virtio_scsi", "sd_mod"];
+const STRANGE: &str = "made by a program that is not known here, so whether it loads the drivers in it is not known";
 /// Largest kernel module with its debug information stripped, with room.
 const MAX_MODULE: u64 = 64 << 20;
 /// Stays free on the file system of an image that grows, in bytes.
@@ -30,6 +34,9 @@ fn option(name: &str) -> &'static str {
         "virtio_scsi" => "CONFIG_SCSI_VIRTIO",
         "sd_mod" => "CONFIG_BLK_DEV_SD",
         "virtio_net" => "CONFIG_VIRTIO_NET",
+        "ahci" => "CONFIG_SATA_AHCI",
+        "ata_piix" => "CONFIG_ATA_PIIX",
+        "nvme" => "CONFIG_BLK_DEV_NVME",
         _ => "CONFIG_VIRTIO_CONSOLE",
     }
 }
@@ -171,21 +178,43 @@ impl Kernel {
             .all(|name| matches!(self.place(name), DriverPlace::BuiltIn | DriverPlace::Initramfs))
     }
 
+    /// Was the image made by a program whose way to load drivers is not known here?
+    fn is_strange(&self) -> bool {
+        self.initramfs.as_ref().is_some_and(|read| read.maker == Maker::Unknown)
+    }
+
     fn facts(&self) -> KernelFacts {
+        let built_in = |drivers: &[&str]| drivers.iter().all(|name| self.place(name) == DriverPlace::BuiltIn);
         let readable = self.initramfs.is_some() || self.image.is_none();
+        let boots = |drivers: &[&str]| readable && self.boots(drivers) && (!self.is_strange() || built_in(drivers));
+        let unreadable = self.is_strange().then(|| STRANGE.to_owned());
         KernelFacts {
             version: self.version.clone(),
             initramfs: self.image.as_ref().map(|(path, _)| path.clone()),
-            unreadable: self.unreadable.clone(),
+            unreadable: self.unreadable.clone().or(unreadable),
             drivers: WANTED
                 .iter()
                 .chain(&TOLD)
                 .map(|name| ((*name).to_owned(), self.place(name)))
                 .collect(),
-            boots_virtio_blk: readable && self.boots(&FOR_BLK),
-            boots_virtio_scsi: readable && self.boots(&FOR_SCSI),
+            boots_virtio_blk: boots(&FOR_BLK),
+            boots_virtio_scsi: boots(&FOR_SCSI),
         }
     }
+}
+
+/// Is the kernel of this version there, and not only modules of it?
+fn has_kernel(plan: &Plan, version: &str) -> bool {
+    let mut places: Vec<String> = ["vmlinuz", "vmlinux", "Image", "image", "kernel"]
+        .iter()
+        .map(|name| format!("/boot/{name}-{version}"))
+        .collect();
+    places.extend(["/lib/modules", "/usr/lib/modules"].map(|base| format!("{base}/{version}/vmlinuz")));
+    for base in ["/boot", "/boot/efi", "/efi"] {
+        let ids = plan.names(base).into_iter().filter(|name| name.len() == 32);
+        places.extend(ids.map(|id| format!("{base}/{id}/{version}/linux")));
+    }
+    places.iter().any(|path| plan.exists(path))
 }
 
 /// Calls `each` with every kernel; one at a time, since each takes memory.
@@ -206,7 +235,12 @@ fn for_each(plan: &mut Plan, each: &mut dyn FnMut(&mut Plan, &Kernel)) {
         seen.insert(kernel.version.clone());
         each(plan, &kernel);
     }
+    // What a removed kernel left behind starts nothing. Where no kernel is found at all, the folders are the only sign of one.
+    let any = !seen.is_empty() || versions.iter().any(|version| has_kernel(plan, version));
     for version in versions.into_iter().filter(|version| !seen.contains(version)) {
+        if any && !has_kernel(plan, &version) {
+            continue;
+        }
         let kernel = Kernel::of(plan, version, None);
         each(plan, &kernel);
     }
@@ -222,26 +256,22 @@ pub(crate) fn kernels(root: &Path) -> (Vec<KernelFacts>, Option<&'static str>) {
     (found, maker)
 }
 
-/// Plans what every image lacks, and the configuration that keeps it there when the image is made again.
-pub(crate) fn plan(plan: &mut Plan) {
+/// Plans what every image lacks, and the configuration that keeps it there when the image is made again. Returns what [`kernels`] does, of
+/// before: reading an image is what takes long.
+pub(super) fn plan(plan: &mut Plan, resolver: &Resolver<'_>) -> (Vec<KernelFacts>, Option<&'static str>) {
+    let (mut found, mut maker) = (Vec::new(), None);
     for_each(plan, &mut |plan, kernel| {
+        maker = maker.or_else(|| kernel.initramfs.as_ref().map(|read| read.maker.name()));
+        found.push(kernel.facts());
         let label = format!("kernel {}", kernel.version);
-        match (&kernel.image, &kernel.initramfs, &kernel.unreadable, &kernel.modules) {
-            (Some((path, _)), _, Some(why), _) => {
+        match (&kernel.image, &kernel.initramfs, &kernel.unreadable) {
+            (Some((path, _)), _, Some(why)) => {
                 plan.note(format!(
                     "{path}: not readable ({why}); make it again with the guest's own tool and virtio drivers"
                 ));
             }
-            (Some(_), Some(read), _, _) if WANTED.iter().all(|name| kernel.boots(&[*name])) => {
-                let _ = read;
-            }
-            (Some((path, _)), Some(_), _, None) => {
-                plan.note(format!(
-                    "{path}: {label} has no modules.dep, so what it lacks cannot be added"
-                ));
-            }
-            (Some((path, length)), Some(read), _, Some(modules)) => {
-                if let Err(error) = grow(plan, kernel, (path, *length), read, modules) {
+            (Some((path, length)), Some(read), _) => {
+                if let Err(error) = grow(plan, kernel, (path, *length), read, resolver) {
                     plan.note(format!("{path}: virtio drivers could not be added: {error}"));
                 }
             }
@@ -254,24 +284,121 @@ pub(crate) fn plan(plan: &mut Plan) {
         }
     });
     keep(plan);
+    (found, maker)
 }
 
-fn grow(plan: &mut Plan, kernel: &Kernel, image: (&str, u64), read: &Initramfs, modules: &Modules) -> io::Result<()> {
+/// Settings in an image that name disks of the old bus, by UUID; and the names of NICs, where one comes up in the image.
+fn settings(
+    plan: &Plan,
+    kernel: &Kernel,
+    read: &Initramfs,
+    resolver: &Resolver<'_>,
+) -> (Vec<initramfs::Text>, Vec<String>) {
+    let (mut texts, mut words) = (Vec::new(), Vec::new());
+    for (path, bytes) in read.texts.iter().filter(|(path, _)| initramfs::is_setting(path)) {
+        let Ok(text) = std::str::from_utf8(bytes) else { continue };
+        let edited = devices::by_uuid(resolver, text);
+        if !edited.why.is_empty() {
+            texts.push((path.clone(), edited.text));
+            words.extend(edited.why);
+        }
+    }
+    if matches!(
+        kernel.place("virtio_net"),
+        DriverPlace::BuiltIn | DriverPlace::Initramfs
+    ) {
+        for (path, text) in network::links(plan) {
+            let inside = path.trim_start_matches('/').to_owned();
+            if read.texts.get(&inside).map(Vec::as_slice) != Some(text.as_bytes()) {
+                words.push(format!("{inside} keeps a NIC's name"));
+                texts.push((inside, text));
+            }
+        }
+    }
+    (texts, words)
+}
+
+fn grow(
+    plan: &mut Plan,
+    kernel: &Kernel,
+    image: (&str, u64),
+    read: &Initramfs,
+    resolver: &Resolver<'_>,
+) -> io::Result<()> {
     let (path, length) = image;
+    let bootable = WANTED.iter().all(|name| kernel.boots(&[*name]));
+    if read.maker == Maker::Unknown {
+        let built_in = |name: &&str| kernel.place(name) == DriverPlace::BuiltIn;
+        return if WANTED.iter().all(built_in) {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("it is {STRANGE}")))
+        };
+    }
+    let (texts, mut words) = settings(plan, kernel, read, resolver);
+    if bootable && texts.is_empty() {
+        return Ok(());
+    }
     if read.maker == Maker::Mkinitrd {
         return Err(io::Error::other(
             "SUSE's mkinitrd loads a fixed list; run mkinitrd in the guest with the virtio modules in INITRD_MODULES",
         ));
     }
+    let mut add = Addition {
+        files: Vec::new(),
+        load: Vec::new(),
+        texts,
+    };
+    let mut missing = BTreeSet::new();
+    if !bootable {
+        missing = drivers(plan, kernel, read, &mut add)?;
+    }
+    if missing.is_empty() && add.texts.is_empty() {
+        return Ok(());
+    }
+    let file_length = usize::try_from(length).map_err(io::Error::other)?;
+    let bytes = initramfs::append(read, file_length, kernel.modules.as_ref(), &kernel.version, &add)?;
+    let space = rustix::fs::statvfs(plan.place(path))?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if free < bytes.len() as u64 + SPARE {
+        return Err(io::Error::other(format!(
+            "{} bytes are needed, {free} are free",
+            bytes.len()
+        )));
+    }
+    let mut was = format!("{length} bytes, made by {}", read.maker.name());
+    let mut parts: Vec<String> = Vec::new();
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(String::as_str).collect();
+        let names = names.join(", ");
+        was.push_str(&format!(", without {names}"));
+        parts.push(format!("{names} and their index files"));
+        words.insert(
+            0,
+            format!("kernel {} finds no virtio disk without them", kernel.version),
+        );
+    }
+    parts.extend(add.texts.iter().map(|(path, _)| path.clone()));
+    let gets = format!(
+        "{} bytes: an archive with {}",
+        length + bytes.len() as u64,
+        parts.join(", ")
+    );
+    plan.append(path, length, bytes, (was, gets), words.join("; "));
+    Ok(())
+}
+
+/// The drivers that an image lacks, into `add`; their names.
+fn drivers(plan: &mut Plan, kernel: &Kernel, read: &Initramfs, add: &mut Addition) -> io::Result<BTreeSet<String>> {
+    let modules = kernel
+        .modules
+        .as_ref()
+        .ok_or_else(|| io::Error::other(format!("kernel {} has no modules.dep", kernel.version)))?;
     let folder = ["/lib/modules", "/usr/lib/modules"]
         .iter()
         .map(|base| plan.place(&format!("{base}/{}", kernel.version)))
         .find(|folder| folder.join("modules.dep").is_file())
         .ok_or_else(|| io::Error::other("its modules are gone"))?;
-    let mut add = Addition {
-        files: Vec::new(),
-        load: Vec::new(),
-    };
     let (mut missing, mut nowhere) = (BTreeSet::new(), Vec::new());
     for name in WANTED {
         match kernel.place(name) {
@@ -281,7 +408,8 @@ fn grow(plan: &mut Plan, kernel: &Kernel, image: (&str, u64), read: &Initramfs, 
             DriverPlace::Modules => {
                 add.load.push(name);
                 let absent = |need: &&str| !read.modules.contains_key(*need) && !modules.is_built_in(need);
-                missing.extend(modules.closure(name).into_iter().filter(absent));
+                let needs = modules.closure(name).into_iter().filter(absent);
+                missing.extend(needs.map(str::to_owned));
             }
         }
     }
@@ -291,9 +419,6 @@ fn grow(plan: &mut Plan, kernel: &Kernel, image: (&str, u64), read: &Initramfs, 
             kernel.version,
             nowhere.join(", ")
         ));
-    }
-    if missing.is_empty() {
-        return Ok(());
     }
     for name in &missing {
         let relative = modules
@@ -313,35 +438,7 @@ fn grow(plan: &mut Plan, kernel: &Kernel, image: (&str, u64), read: &Initramfs, 
         let plain = relative.find(".ko").map_or(relative, |at| &relative[..at + 3]);
         add.files.push((plain.to_owned(), bytes));
     }
-    let file_length = usize::try_from(length).map_err(io::Error::other)?;
-    let bytes = initramfs::append(read, file_length, modules, &kernel.version, &add)?;
-    let space = rustix::fs::statvfs(plan.place(path))?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free < bytes.len() as u64 + SPARE {
-        return Err(io::Error::other(format!(
-            "{} bytes are needed, {free} are free",
-            bytes.len()
-        )));
-    }
-    let names: Vec<&str> = missing.iter().copied().collect();
-    let was = format!(
-        "{length} bytes, made by {}, without {}",
-        read.maker.name(),
-        names.join(", ")
-    );
-    let gets = format!(
-        "{} bytes: an archive with {} and their index files",
-        length + bytes.len() as u64,
-        names.join(", ")
-    );
-    plan.append(
-        path,
-        length,
-        bytes,
-        (was, gets),
-        format!("kernel {} finds no virtio disk without them", kernel.version),
-    );
-    Ok(())
+    Ok(missing)
 }
 
 /// Configuration for the next time that an image is made.
@@ -379,7 +476,8 @@ fn keep(plan: &mut Plan) {
 
 #[cfg(test)]
 mod tests {
-    use super::{kernels, plan};
+    use super::{Resolver, kernels, plan};
+    use crate::fixup::VolumeId;
     use crate::fixup::plan::{Plan, undo};
     use crate::kmod::test_kernel;
     use esxodus_agent::cpio::Archive;
@@ -444,8 +542,15 @@ mod tests {
     }
 
     fn fixed(root: &Path) -> Plan {
+        let volumes = [VolumeId {
+            disk: Some(0),
+            partition: Some(5),
+            content: Some("swap".into()),
+            uuid: Some("5555".into()),
+            is_root: false,
+        }];
         let mut made = Plan::new(root);
-        plan(&mut made);
+        plan(&mut made, &Resolver::new(&volumes, &[]));
         made
     }
 
@@ -494,7 +599,7 @@ mod tests {
             assert_eq!(found[0].drivers["virtio_blk"], DriverPlace::Modules);
             assert!(!found[0].boots_virtio_blk && !found[0].boots_virtio_scsi);
 
-            let made = fixed(dir.path());
+            let mut made = fixed(dir.path());
             assert!(made.notes().is_empty(), "{packing:?}: {:?}", made.notes());
             assert!(fs::read(&path).unwrap() == before, "a plan writes nothing");
             made.apply().unwrap();
@@ -550,6 +655,105 @@ mod tests {
                 "{packing:?}: undo cuts it off again"
             );
         }
+    }
+
+    #[test]
+    fn settings_inside_an_image_lose_the_names_of_the_old_bus_and_get_those_of_nics() {
+        let Some(kernel) = test_kernel() else { return };
+        for (maker, setting, before, after) in [
+            (
+                "initramfs-tools",
+                "conf/conf.d/resume",
+                "RESUME=/dev/sda5\n",
+                "RESUME=UUID=5555\n",
+            ),
+            (
+                "dracut",
+                "etc/cmdline.d/95resume.conf",
+                "resume=/dev/sda5\n",
+                "resume=UUID=5555\n",
+            ),
+        ] {
+            let mut more = Archive::default();
+            more.file(setting, 0o644, before.as_bytes());
+            let name = format!("initrd.img-{VERSION}");
+            let before = [image(maker), more.finish()].concat();
+            let dir = tree(&kernel, &before, &name);
+            let link = "etc/systemd/network/10-esxodus-ens192.link";
+            fs::create_dir_all(dir.path().join("etc/systemd/network")).unwrap();
+            fs::write(dir.path().join(link), "[Match]\n").unwrap();
+            // Only an image that can bring a NIC up needs its name.
+            fixed(dir.path()).apply().unwrap();
+            let path = dir.path().join("boot").join(&name);
+            let grown = fs::read(&path).unwrap();
+            let end = unpacked(&grown, before.len().next_multiple_of(4));
+            assert_eq!(fs::read_to_string(end.join(setting)).unwrap(), after, "{maker}");
+            assert!(!end.join(link).exists());
+            fs::remove_dir_all(end).unwrap();
+            assert!(
+                fixed(dir.path()).changes().is_empty(),
+                "{maker}: a second run changes nothing"
+            );
+
+            let with_net = {
+                let mut net = Archive::default();
+                let modules = crate::kmod::Modules::read(&kernel).unwrap();
+                for module in modules.closure("virtio_net") {
+                    let inside = modules.path(module).unwrap();
+                    net.file(&format!("usr/lib/modules/{VERSION}/{inside}"), 0o644, b"");
+                }
+                [grown.clone(), net.finish()].concat()
+            };
+            fs::write(&path, &with_net).unwrap();
+            fixed(dir.path()).apply().unwrap();
+            let end = unpacked(&fs::read(&path).unwrap(), with_net.len().next_multiple_of(4));
+            assert_eq!(fs::read_to_string(end.join(link)).unwrap(), "[Match]\n");
+            assert!(!end.join(setting).exists(), "what is right already is not put in again");
+            fs::remove_dir_all(end).unwrap();
+            assert!(
+                fixed(dir.path()).changes().is_empty(),
+                "{maker}: a second run changes nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn an_image_of_an_unknown_maker_is_neither_grown_nor_said_to_boot() {
+        let Some(kernel) = test_kernel() else { return };
+        let mut archive = Archive::default();
+        archive.file(
+            &format!("lib/modules/{VERSION}/kernel/drivers/scsi/scsi_common.ko"),
+            0o644,
+            b"",
+        );
+        archive.file("init", 0o755, b"#!/bin/sh\n");
+        let dir = tree(&kernel, &archive.finish(), &format!("initrd-{VERSION}"));
+        let made = fixed(dir.path());
+        assert!(made.changes().iter().all(|change| !change.path.starts_with("/boot")));
+        assert!(
+            made.notes().iter().any(|note| note.contains("not known")),
+            "{:?}",
+            made.notes()
+        );
+        let (found, _) = kernels(dir.path());
+        assert!(!found[0].boots_virtio_blk && found[0].unreadable.is_some(), "{found:?}");
+    }
+
+    #[test]
+    fn modules_that_a_removed_kernel_left_behind_are_no_kernel() {
+        let Some(kernel) = test_kernel() else { return };
+        let dir = tree(&kernel, &image("dracut"), &format!("initramfs-{VERSION}.img"));
+        fs::create_dir_all(dir.path().join("lib/modules/5.10.0-1-removed/kernel")).unwrap();
+        assert!(fixed(dir.path()).notes().is_empty());
+        assert_eq!(kernels(dir.path()).0.len(), 1);
+        fs::write(dir.path().join("boot/vmlinuz-5.10.0-1-removed"), "").unwrap();
+        assert_eq!(kernels(dir.path()).0.len(), 2);
+        assert!(
+            fixed(dir.path())
+                .notes()
+                .iter()
+                .any(|note| note.contains("5.10.0-1-removed"))
+        );
     }
 
     #[test]

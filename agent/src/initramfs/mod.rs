@@ -6,12 +6,12 @@
 mod append;
 mod unpack;
 
-pub(crate) use append::{Addition, MARK, append};
+pub(crate) use append::{Addition, MARK, Text, append};
 pub(crate) use unpack::module;
 
 use crate::kmod;
 use esxodus_agent::cpio;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use unpack::Packing;
 
@@ -21,6 +21,8 @@ pub(crate) const MAX_FILE: u64 = 320 << 20;
 const MAX_ENTRIES: usize = 400_000;
 /// Small files whose text is kept.
 const MAX_KEPT: u32 = 1 << 20;
+/// So many of them.
+const MAX_TEXTS: usize = 64;
 
 /// Program that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +58,8 @@ pub(crate) struct Initramfs {
     /// Modules: name to path below that folder.
     pub(crate) modules: BTreeMap<String, String>,
     pub(crate) maker: Maker,
-    /// Kept small files: `conf/modules`.
-    pub(crate) texts: HashMap<String, Vec<u8>>,
+    /// Kept small files: `conf/modules`, and those of [`is_setting`].
+    pub(crate) texts: BTreeMap<String, Vec<u8>>,
     /// All folders.
     folders: BTreeSet<String>,
     /// Symbolic links at the top, which a folder of the same name would replace.
@@ -83,7 +85,7 @@ impl Initramfs {
             folder: None,
             modules: BTreeMap::new(),
             maker: Maker::Unknown,
-            texts: HashMap::new(),
+            texts: BTreeMap::new(),
             folders: BTreeSet::new(),
             links: BTreeSet::new(),
             last: Packing::None,
@@ -136,7 +138,9 @@ impl Initramfs {
         } else if header.is_link() && !header.name.contains('/') {
             self.links.insert(header.name.clone());
         }
-        if ["conf/modules", MARK].contains(&header.name.as_str()) && header.size <= MAX_KEPT {
+        let wanted = ["conf/modules", MARK].contains(&header.name.as_str())
+            || (is_setting(&header.name) || is_link_file(&header.name)) && self.texts.len() < MAX_TEXTS;
+        if wanted && !header.is_folder() && !header.is_link() && header.size <= MAX_KEPT {
             self.texts.insert(header.name.clone(), reader.content(MAX_KEPT)?);
         }
         if kmod::is_module(&header.name) || !header.name.contains("/modules/") {
@@ -200,6 +204,16 @@ impl Initramfs {
             .filter(|parent| !self.folders.contains(*parent) && !self.links.contains(*parent))
             .collect()
     }
+}
+
+/// A file in which an initramfs keeps names of disks: initramfs-tools' resume, dracut's command lines.
+pub(crate) fn is_setting(name: &str) -> bool {
+    name.starts_with("conf/conf.d/") || name.starts_with("etc/cmdline.d/") && name.ends_with(".conf")
+}
+
+/// A file by which a NIC gets its name.
+fn is_link_file(name: &str) -> bool {
+    name.starts_with("etc/systemd/network/") && name.ends_with(".link")
 }
 
 /// Version and path below `…lib/modules/VERSION/`.

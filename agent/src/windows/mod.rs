@@ -80,10 +80,28 @@ pub(crate) fn look(path: &Path) -> io::Result<Found> {
         kind: SystemKind::Windows,
         id: "windows".to_owned(),
         name: "Windows".to_owned(),
-        hibernation: (found.state == Some("hibernated"))
-            .then(|| "hiberfil.sys waits to be resumed: hibernated, or shut down with Fast Startup".to_owned()),
         ..SystemFacts::default()
     };
+    if found.state == Some("hibernated") {
+        let fast = match file(&ntfs, &mut device, &["Windows", "System32", "config", "SYSTEM"])? {
+            Some(hive) => {
+                let mut read_at = |offset: u64, length: usize| read(&hive, &mut device, offset, length);
+                fast_startup(&mut Hive::open(&mut read_at)?)?
+            }
+            None => None,
+        };
+        // The image of a shutdown with Fast Startup looks like one of hibernation: the setting tells what the last shutdown may have been.
+        let (state, words) = match fast {
+            Some(true) => (
+                "fast-startup",
+                "hibernated, or shut down with Fast Startup, which is switched on",
+            ),
+            Some(false) => ("hibernated", "hibernated; Fast Startup is switched off"),
+            None => ("hibernated", "hibernated, or shut down with Fast Startup"),
+        };
+        found.state = Some(state);
+        system.hibernation = Some(format!("hiberfil.sys waits to be resumed: {words}"));
+    }
     if file(&ntfs, &mut device, &["bootmgr"])?.is_some() {
         system.boot_loader = Some("bootmgr".to_owned());
     }
@@ -94,6 +112,20 @@ pub(crate) fn look(path: &Path) -> io::Result<Found> {
     version(&mut Hive::open(&mut read_at)?, &mut system)?;
     found.system = Some(system);
     Ok(found)
+}
+
+/// Is Fast Startup switched on? `None` where the hive does not say.
+fn fast_startup(hive: &mut Hive<'_>) -> io::Result<Option<bool>> {
+    let number = |hive: &mut Hive<'_>, path: &str, name: &str| -> io::Result<Option<u32>> {
+        let Some(key) = hive.key(path)? else { return Ok(None) };
+        Ok(hive.value(&key, name)?.and_then(|value| match value {
+            Value::Number(number) => Some(number),
+            Value::Text(_) => None,
+        }))
+    };
+    let set = number(hive, "Select", "Current")?.unwrap_or(1);
+    let path = format!("ControlSet{set:03}\\Control\\Session Manager\\Power");
+    Ok(number(hive, &path, "HiberbootEnabled")?.map(|value| value != 0))
 }
 
 fn version(hive: &mut Hive<'_>, system: &mut SystemFacts) -> io::Result<()> {

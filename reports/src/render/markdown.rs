@@ -26,6 +26,8 @@ pub fn markdown(report: &GuestReport) -> String {
     );
     steps(&mut out, report);
     proof(&mut out, report);
+    inside(&mut out, report);
+    changes(&mut out, report);
     measurements(&mut out, report);
     limits(&mut out, report);
     conversion(&mut out, report);
@@ -81,6 +83,61 @@ fn proof(out: &mut String, report: &GuestReport) {
     );
     for advice in &proof.advice {
         let _ = writeln!(out, "- {}", text(advice));
+    }
+}
+
+fn inside(out: &mut String, report: &GuestReport) {
+    let Some(deep) = &report.deep else { return };
+    let inside = super::inside::inside(deep);
+    heading(
+        out,
+        "Inside the guest",
+        &["System", "On", "Kernel", "Disks it finds", "Drivers"],
+    );
+    for system in &inside.systems {
+        for kernel in &system.kernels {
+            row(
+                out,
+                &[
+                    text(&system.name),
+                    text(&system.device),
+                    text(&kernel.version),
+                    text(&kernel.badge.word),
+                    text(&kernel.drivers),
+                ],
+            );
+        }
+        if system.kernels.is_empty() {
+            let dash = || "-".to_owned();
+            row(out, &[text(&system.name), text(&system.device), dash(), dash(), dash()]);
+        }
+    }
+    out.push('\n');
+    for note in &inside.notes {
+        let _ = writeln!(out, "- {}", text(note));
+    }
+}
+
+fn changes(out: &mut String, report: &GuestReport) {
+    if report.fixup.is_empty() {
+        return;
+    }
+    heading(
+        out,
+        "Changes inside the guest",
+        &["What", "File", "Why", "Before", "After"],
+    );
+    for change in super::inside::changes(report) {
+        row(
+            out,
+            &[
+                change.badge.word.clone(),
+                text(&change.path),
+                text(&change.why),
+                change.before.as_deref().map_or_else(|| "-".to_owned(), text),
+                text(&change.after),
+            ],
+        );
     }
 }
 

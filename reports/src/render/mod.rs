@@ -11,6 +11,7 @@ mod estate;
 mod estate_text;
 mod format;
 mod html;
+mod inside;
 mod junit;
 mod limit_rows;
 mod markdown;

@@ -2,6 +2,7 @@
 
 use super::boot_proof::{Proof, Screenshot, proof, screenshots};
 use super::format::{bytes, counted, duration, float, number, rate};
+use super::inside::{self, ChangeRow, Inside};
 use super::limit_rows::{LimitGroup, limits};
 use super::measures::{self, Measures};
 use super::settings::{KeyCount, KeyRow, key_counts, keys};
@@ -83,6 +84,8 @@ pub(super) struct View {
     steps_total: String,
     proof: Option<Proof>,
     screenshots: Vec<Screenshot>,
+    inside: Option<Inside>,
+    changes: Vec<ChangeRow>,
     measures: Measures,
     limits: Vec<LimitGroup>,
     users_limits: Vec<LimitRow>,
@@ -150,6 +153,8 @@ impl View {
             steps_total: duration(total),
             proof: report.proof.as_ref().map(proof),
             screenshots: screenshots(report),
+            inside: report.deep.as_ref().map(inside::inside),
+            changes: inside::changes(report),
             measures: measures::new(report),
             limits,
             users_limits,

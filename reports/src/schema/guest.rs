@@ -1,6 +1,6 @@
 //! The report of one guest: everything its run folder knows, gathered.
 
-use super::{Accounting, BenchRecord, Comparison, Finding, HostFacts, Manifest, ProofRecord, Stamp};
+use super::{Accounting, BenchRecord, Comparison, DeepFacts, Finding, HostFacts, Manifest, ProofRecord, Stamp};
 use serde::{Deserialize, Serialize};
 
 /// A disk of the machine, for tables.
@@ -149,6 +149,24 @@ impl LimitUse {
     }
 }
 
+/// A change to a file inside the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+pub struct FixupFacts {
+    /// Path in the guest.
+    pub path: String,
+    /// Why, in words.
+    pub why: String,
+    /// The lines that are no more, or what it was in words; absent where there was no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The lines that came, or what it is in words.
+    pub after: String,
+    /// It was taken back since, or takes an earlier change back.
+    #[serde(default)]
+    pub undone: bool,
+}
+
 /// `report.json` of a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
@@ -169,6 +187,12 @@ pub struct GuestReport {
     /// The conversion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
+    /// What was inside the disks when they were looked at, before any fix-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep: Option<DeepFacts>,
+    /// What was changed inside the guest, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixup: Vec<FixupFacts>,
     /// The boot proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<ProofRecord>,

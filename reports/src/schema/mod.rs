@@ -24,7 +24,9 @@ pub use estate::{
     EstateFleet, EstateGuest, EstateHost, EstateLimit, EstateReport, EstateRisk, EstateSizing, EstateVerdict,
     EstateWave,
 };
-pub use guest::{DiskFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus};
+pub use guest::{
+    DiskFacts, FixupFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus,
+};
 pub use host::HostFacts;
 pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofTry, ProofVerdict};
 

@@ -9,9 +9,10 @@ pub use estate::{HOSTILE, sample_estate};
 use crate::limits::{self, MachineNumbers};
 use crate::schema::{
     AcceleratorClass, AccountedKey, Accounting, BenchRecord, Better, Comparability, ComparedMetric, Comparison,
-    ComparisonVerdict, DiskFacts, DiskManifest, Evidence, Finding, GuestReport, HashTree, HostFacts, KeyClass,
-    MachineFacts, Manifest, Metric, Milestone, NicFacts, Noise, Percentile, Place, ProofRecord, ProofVerdict,
-    RecordRef, Severity, SkippedMetric, SourceFile, Stamp, StepRecord, StepStatus, Suite, Summary,
+    ComparisonVerdict, DeepFacts, DiskFacts, DiskManifest, DriverPlace, Evidence, Finding, FixupFacts, GuestReport,
+    HashTree, HostFacts, KernelFacts, KeyClass, MachineFacts, Manifest, Metric, Milestone, NicFacts, Noise, Percentile,
+    Place, ProofRecord, ProofVerdict, RecordRef, Severity, SkippedMetric, SourceFile, Stamp, StepRecord, StepStatus,
+    Suite, Summary, SystemFacts, VolumeFacts,
 };
 
 const GIB: u64 = 1 << 30;
@@ -35,12 +36,79 @@ pub fn sample_report() -> GuestReport {
         findings: findings(),
         accounting: accounting(),
         manifest: Some(manifest()),
+        deep: Some(deep()),
+        fixup: changes(),
         proof: Some(proof()),
         screenshots: vec![("login".to_owned(), SCREEN.trim().to_owned())],
         machine,
         bench,
         comparisons,
     }
+}
+
+fn deep() -> DeepFacts {
+    let volume = |device: &str, partition, content: &str, mounted: Option<&str>| VolumeFacts {
+        device: device.to_owned(),
+        disk: Some(0),
+        partition: Some(partition),
+        bytes: 39 * GIB,
+        content: Some(content.to_owned()),
+        uuid: Some("0f3c2a51-6a0e-4b7d-9d53-1c2b7b8e9f10".to_owned()),
+        free_bytes: mounted.map(|_| 21 * GIB),
+        mounted_at: mounted.map(str::to_owned),
+        state: None,
+    };
+    let drivers = [
+        ("sd_mod", DriverPlace::Initramfs),
+        ("virtio_blk", DriverPlace::Modules),
+        ("virtio_pci", DriverPlace::BuiltIn),
+    ];
+    DeepFacts {
+        volumes: vec![volume("vda1", 1, "ext4", Some("/")), volume("vda5", 5, "swap", None)],
+        systems: vec![SystemFacts {
+            device: "vda1".to_owned(),
+            name: "Debian GNU/Linux 12 (bookworm)".to_owned(),
+            id: "debian".to_owned(),
+            version: "12".to_owned(),
+            init: "systemd".to_owned(),
+            boot_loader: Some("grub2".to_owned()),
+            initramfs_tool: Some("initramfs-tools".to_owned()),
+            kernels: vec![KernelFacts {
+                version: "6.1.0-28-amd64".to_owned(),
+                initramfs: Some("/boot/initrd.img-6.1.0-28-amd64".to_owned()),
+                drivers: drivers.map(|(name, place)| (name.to_owned(), place)).into(),
+                ..KernelFacts::default()
+            }],
+            interfaces: [("ens192".to_owned(), "/etc/network/interfaces".to_owned())].into(),
+            vmware_tools: Some("/usr/bin/vmtoolsd".to_owned()),
+            ..SystemFacts::default()
+        }],
+        notes: vec!["vdb: luks is recognised and not opened".to_owned()],
+    }
+}
+
+fn changes() -> Vec<FixupFacts> {
+    let change = |path: &str, why: &str, before: Option<&str>, after: &str| FixupFacts {
+        path: path.to_owned(),
+        why: why.to_owned(),
+        before: before.map(str::to_owned),
+        after: after.to_owned(),
+        undone: false,
+    };
+    vec![
+        change(
+            "/etc/fstab",
+            "names of the old bus: /dev/sda5 is UUID=0f3c2a51-6a0e-4b7d-9d53-1c2b7b8e9f10",
+            Some("/dev/sda5 none swap sw 0 0"),
+            "UUID=0f3c2a51-6a0e-4b7d-9d53-1c2b7b8e9f10 none swap sw 0 0",
+        ),
+        change(
+            "/etc/systemd/network/10-esxodus-ens192.link",
+            "/etc/network/interfaces names ens192, which is bound to its MAC so that the name stays",
+            None,
+            "[Match]\nMACAddress=00:50:56:9a:3f:12\n\n[Link]\nName=ens192",
+        ),
+    ]
 }
 
 fn stamp() -> Stamp {

@@ -142,12 +142,23 @@ impl Appliance {
         self.agent.facts(Request::Fixup { wish }, LONG, cancel)
     }
 
-    /// Takes changes of a fix-up back.
+    /// Takes changes of a fix-up back, in the root on `device` where it is known.
     ///
     /// # Errors
-    /// As [`Appliance::fixup`].
-    pub fn undo(&mut self, changes: Vec<Change>, dry_run: bool, cancel: &AtomicBool) -> Result<serde_json::Value> {
-        self.agent.facts(Request::Undo { changes, dry_run }, LONG, cancel)
+    /// As [`Appliance::fixup`]; no root is on `device`.
+    pub fn undo(
+        &mut self,
+        changes: Vec<Change>,
+        device: Option<String>,
+        dry_run: bool,
+        cancel: &AtomicBool,
+    ) -> Result<serde_json::Value> {
+        let request = Request::Undo {
+            changes,
+            device,
+            dry_run,
+        };
+        self.agent.facts(request, LONG, cancel)
     }
 
     /// Opens the LUKS volumes that `key`, a passphrase or the bytes of a key file, fits. Returns what could not be opened, in words.

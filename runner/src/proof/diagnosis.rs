@@ -57,6 +57,13 @@ impl Lacking {
     }
 
     fn advice(&self) -> String {
+        if !self
+            .missing
+            .iter()
+            .any(|name| name.starts_with("virtio") || *name == "sd_mod")
+        {
+            return "Try a bus whose driver it has (`prove --search`)".to_owned();
+        }
         format!(
             "Run `esxodus fixup`, which puts {} into the initramfs, or try another bus (`prove --search`)",
             self.missing.join(" and ")

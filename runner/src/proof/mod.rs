@@ -183,7 +183,7 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
     Ok(outcome)
 }
 
-/// The record of all boots: the one that is proven, else the first one, which is the machine as it is.
+/// The record of all boots: the one that is proven, else one that came up unconfirmed, else the first one, which is the machine as it is.
 fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: Vec<String>) -> ProveOutcome {
     let tries: Vec<ProofTry> = boots
         .iter()
@@ -198,7 +198,12 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
         })
         .collect();
     let many = tries.len() > 1;
-    let chosen = boots.iter().position(Boot::good).unwrap_or(0);
+    let unconfirmed = |boot: &Boot| boot.outcome.verdict == ProofVerdict::BootedUnconfirmed;
+    let chosen = boots
+        .iter()
+        .position(Boot::good)
+        .or_else(|| boots.iter().position(unconfirmed))
+        .unwrap_or(0);
     let first = boots[0].outcome.reason.clone();
     let first_words = boots[0].words();
     let boot = boots.swap_remove(chosen);
@@ -212,7 +217,15 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
     } = boot;
     let mut reason = outcome.reason;
     let mut advice = outcome.advice;
-    if many && chosen > 0 {
+    if many && chosen > 0 && outcome.verdict == ProofVerdict::BootedUnconfirmed {
+        reason = format!("with {words} it seems to boot: {reason}. With {first_words} it does not: {first}");
+        advice.insert(
+            0,
+            format!(
+                "Look at the evidence of {words}: no hardware is proven, and with this one the guest came furthest"
+            ),
+        );
+    } else if many && chosen > 0 {
         reason = format!("it boots with {words}: {reason}. With {first_words} it does not: {first}");
         advice.insert(
             0,

@@ -83,6 +83,26 @@ pub fn overlay(base: &Path, format: DiskFormat, folder: &Path, name: &str) -> Re
     Ok(path)
 }
 
+/// Writes what an overlay holds into `base`, which is opened for writing; what the overlay's header says of its base is not followed. The
+/// overlay stays as it is.
+///
+/// # Errors
+/// `qemu-img` is missing or refuses.
+pub(crate) fn commit(overlay: &Path, base: &Path, format: DiskFormat) -> Result<()> {
+    let file = |path: &Path| json!({"driver": "file", "filename": path.to_string_lossy()});
+    let mut below = json!({"driver": format.name(), "file": file(base)});
+    if format == DiskFormat::Qcow2 {
+        below["backing"] = serde_json::Value::Null;
+    }
+    let whole = json!({"driver": "qcow2", "file": file(overlay), "backing": below});
+    let image: std::ffi::OsString = format!("json:{whole}").into();
+    run(
+        "qemu-img",
+        &["commit".as_ref(), "-q".as_ref(), "-d".as_ref(), image.as_os_str()],
+    )
+    .map(drop)
+}
+
 impl Engine for Qemu {
     fn version(&self) -> Result<String> {
         let text = run(PROGRAM, &["--version".as_ref()])?;

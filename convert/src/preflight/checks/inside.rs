@@ -240,6 +240,7 @@ pub(super) const CHECKS: &[Check] = &[
                             .iter()
                             .filter(|(_, place)| matches!(place, DriverPlace::Modules | DriverPlace::Missing))
                             .map(|(name, _)| name.as_str())
+                            .filter(|name| name.starts_with("virtio") || *name == "sd_mod")
                             .collect();
                         format!("{} without {}", kernel.version, late.join(" "))
                     });
