@@ -4,6 +4,7 @@ use super::boot_proof::{Proof, Screenshot, proof, screenshots};
 use super::format::{bytes, counted, duration, float, number, rate};
 use super::limit_rows::{LimitGroup, limits};
 use super::measures::{self, Measures};
+use super::probed::{Probed, probed};
 use super::settings::{KeyCount, KeyRow, key_counts, keys};
 use super::svg::printable;
 use super::verdict::{Arrival, verdict};
@@ -86,6 +87,7 @@ pub(super) struct View {
     measures: Measures,
     limits: Vec<LimitGroup>,
     users_limits: Vec<LimitRow>,
+    probed: Option<Probed>,
     disks: Vec<DiskRow>,
     conversion_total: Option<String>,
     finding_counts: String,
@@ -153,6 +155,7 @@ impl View {
             measures: measures::new(report),
             limits,
             users_limits,
+            probed: probed(report),
             disks: disks(report),
             conversion_total: conversion_total(report),
             finding_counts: finding_counts(&report.findings),
