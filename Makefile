@@ -6,7 +6,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 TRIPLE := x86_64-unknown-linux-gnu
 BIN := target/release/esxodus
 
-.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-assess bench-boot bench-fixup fuzz clean-demo
+.PHONY: help demo test build agent setup setup-test lint bench bench-agreement bench-assess bench-boot bench-fixup bench-kernels fuzz clean-demo
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -35,9 +35,12 @@ bench: build ## conversion speed beside qemu-img and nbdcopy, paired in one run
 	@scripts/setup.sh run bench
 	@python3 scripts/bench-convert.py $(BENCH_OPTIONS)
 
+bench-kernels: ## the workloads' kernels and the statistics under criterion
+	cargo bench --locked -p esxodus-bench
+
 bench-agreement: build ## the agent's figures beside fio's, sysbench's and STREAM's
 	@scripts/setup.sh bench
-	@scripts/bench-agreement.sh
+	@scripts/bench-agreement.sh $(BENCH_OPTIONS)
 
 bench-boot: ## the own VMM beside QEMU's microvm in the nested lab: boot stages, memory, random reads
 	@scripts/setup.sh run lab

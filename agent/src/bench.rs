@@ -3,7 +3,7 @@
 //! Plain arguments and no command-line parser: the binary is copied to foreign machines and stays small.
 
 use ::bench::{SuiteOptions, list, run_suite};
-use reports::schema::{AcceleratorClass, BenchRecord, HostFacts, Place, Suite};
+use reports::schema::{AcceleratorClass, BenchRecord, BenchSizes, HostFacts, Place, Suite};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ esxodus-agent bench: measures this machine and writes one JSON record to standar
   --memory-budget MIB  memory to use at most (default: 40 % of what is available)
   --threads N          threads of the all-CPU metrics (default: the CPUs that may be used)
   --only PATTERN       metrics whose id contains PATTERN, or starts with it where it ends in *; may be repeated
+  --like FILE.json     take the sizes of that record (disk file, request rate, arrays), so that the two compare
   --peer HOST:PORT     measure the network against an agent that serves there
   --serve PORT         be that other agent, until interrupted
   --label TEXT         a name for tables (default: the host's name)
@@ -97,6 +98,7 @@ impl Request {
                 "--memory-budget" => options.memory_budget_bytes = Some(mebibytes(&name, &value()?)?),
                 "--threads" => options.threads = Some(number(&name, &value()?)?),
                 "--only" => options.only.get_or_insert_default().push(value()?),
+                "--like" => options.like = like(&value()?)?,
                 "--peer" => options.peer = Some(value()?),
                 "--serve" => return Ok(Self::Serve(number(&name, &value()?)?)),
                 "--label" => label = Some(value()?),
@@ -118,6 +120,16 @@ impl Request {
             }
         })
     }
+}
+
+/// Sizes of a record, or the sizes themselves where the host hands them over.
+fn like(text: &str) -> Result<BenchSizes, String> {
+    if text.starts_with('{') {
+        return serde_json::from_str(text).map_err(|error| format!("--like {text}: {error}"));
+    }
+    let bytes = std::fs::read(text).map_err(|error| format!("--like {text}: {error}"))?;
+    let record = ::bench::import(&bytes).map_err(|error| format!("--like {text}: {error}"))?;
+    Ok(record.sizes)
 }
 
 fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
@@ -228,12 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn sizes_of_the_other_record_come_from_its_file_or_as_they_are() {
+        let Ok(Request::Run { options, .. }) = parse(r#"--like {"disk_file_bytes":268435456,"disk_rate":500}"#) else {
+            panic!("a run was asked for");
+        };
+        assert_eq!(
+            (
+                options.like.disk_file_bytes,
+                options.like.disk_rate,
+                options.like.stream_array_bytes
+            ),
+            (Some(256 << 20), Some(500), None)
+        );
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
             ("--suite slow", "quick or full"),
             ("--budget", "needs a value"),
             ("--bugdet 3", "--bugdet"),
             ("--threads x", "not a number"),
+            ("--like /nonexistent.json", "/nonexistent.json"),
         ] {
             assert!(parse(text).is_err_and(|message| message.contains(part)), "{text}");
         }

@@ -3,6 +3,7 @@
 //! The host asks, the agent answers with the same `id`; an answer may be preceded by any number of [`Answer::Output`]. The agent
 //! speaks first, unasked, with [`Answer::Hello`] under id 0, and repeats it until the first request arrives: the host may attach late.
 
+use reports::schema::BenchSizes;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Both sides refuse another one.
@@ -190,6 +191,15 @@ pub enum Request {
         budget_seconds: u64,
         /// It is killed after so many milliseconds.
         deadline_ms: u64,
+        /// Only metrics whose id contains one of these, or starts with one that ends in `*`; empty: everything.
+        #[serde(default)]
+        only: Vec<String>,
+        /// Folder on the disk to measure; `None`: `/var/tmp`.
+        #[serde(default)]
+        folder: Option<String>,
+        /// Sizes of another record to take over.
+        #[serde(default)]
+        like: BenchSizes,
     },
     /// The guest's clock, answered by [`Answer::Time`].
     GetTime,

@@ -188,7 +188,24 @@ fn answer(
             suite,
             budget_seconds,
             deadline_ms,
-        } => (bench(&suite, budget_seconds, deadline_ms, sender)?, Vec::new()),
+            only,
+            folder,
+            like,
+        } => {
+            let mut argv = ["--suite", &suite, "--folder", folder.as_deref().unwrap_or("/var/tmp")]
+                .map(str::to_owned)
+                .to_vec();
+            if budget_seconds > 0 {
+                argv.extend(["--budget".to_owned(), budget_seconds.to_string()]);
+            }
+            for pattern in only {
+                argv.extend(["--only".to_owned(), pattern]);
+            }
+            if !like.is_empty() {
+                argv.extend(["--like".to_owned(), serde_json::to_string(&like)?]);
+            }
+            (bench(&argv, deadline_ms, sender)?, Vec::new())
+        }
         Request::GetTime => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
             let unix_ns = u64::try_from(now.as_nanos()).map_err(io::Error::other)?;
@@ -215,22 +232,11 @@ fn named(path: &str, error: &io::Error) -> io::Error {
 }
 
 /// The suite runs as a process of its own: a crash in a workload must not take the line down.
-fn bench(suite: &str, budget_seconds: u64, deadline_ms: u64, sender: &Sender) -> io::Result<Answer> {
+fn bench(arguments: &[String], deadline_ms: u64, sender: &Sender) -> io::Result<Answer> {
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
-    let mut argv = [
-        program.as_str(),
-        "bench",
-        "--suite",
-        suite,
-        "--folder",
-        "/var/tmp",
-        "--json",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    if budget_seconds > 0 {
-        argv.extend(["--budget".to_owned(), budget_seconds.to_string()]);
-    }
+    let mut argv = vec![program, "bench".to_owned(), "--json".to_owned()];
+    argv.extend_from_slice(arguments);
+    let mut words = String::new();
     let mut record = Vec::new();
     let ended = exec::run(
         &argv,
@@ -241,7 +247,10 @@ fn bench(suite: &str, budget_seconds: u64, deadline_ms: u64, sender: &Sender) ->
                 record.extend_from_slice(bytes);
                 Ok(())
             }
-            Stream::Err => sender.send(Answer::Output { stream }, bytes),
+            Stream::Err => {
+                words = String::from_utf8_lossy(bytes).into_owned();
+                sender.send(Answer::Output { stream }, bytes)
+            }
         },
     )?;
     if ended.timed_out {
@@ -251,7 +260,11 @@ fn bench(suite: &str, budget_seconds: u64, deadline_ms: u64, sender: &Sender) ->
         ));
     }
     if ended.code != Some(0) {
-        return Err(io::Error::other(format!("the benchmark ended with {:?}", ended.code)));
+        let last = words.trim().lines().next_back().unwrap_or_default();
+        return Err(io::Error::other(format!(
+            "the benchmark ended with {:?}: {last}",
+            ended.code
+        )));
     }
     let value = serde_json::from_slice(&record)
         .map_err(|error| io::Error::other(format!("the benchmark's record: {error}")))?;

@@ -16,4 +16,4 @@ pub use compare::{
     CompareOptions, Margins, NotComparable, Regression, Trend, TrendPoint, compare, compare_paired, regressions, trend,
 };
 pub use import::{ImportError, contradictions, import};
-pub use suite::{BenchError, SuiteOptions, list, run_suite};
+pub use suite::{BenchError, SuiteOptions, kernel, list, run_suite};

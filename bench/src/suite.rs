@@ -1,13 +1,14 @@
 //! Runs the workloads one after the other within a budget, and writes the record.
 
-use crate::harness::{Clock, Halt, NoiseBar, NoiseMeter, Plan, Repeated, SpinReference, Work, repeat, settle};
+use crate::harness::{Clock, Halt, Kernel, NoiseBar, NoiseMeter, Plan, Repeated, SpinReference, Work, repeat, settle};
 use crate::host;
 use crate::stats;
 use crate::workloads::{self, Context, Definition, Planned, usable_cpus};
 use reports::schema::{
-    AcceleratorClass, BenchRecord, Better, HostFacts, Metric, Noise, Place, SkippedMetric, Stamp, Suite,
+    AcceleratorClass, BenchRecord, BenchSizes, Better, HostFacts, Metric, Noise, Place, SkippedMetric, Stamp, Suite,
 };
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct SuiteOptions {
     pub only: Option<Vec<String>>,
     /// `HOST:PORT` of an agent that serves, for network metrics.
     pub peer: Option<String>,
+    /// Sizes of another record to take over, so that the two compare. A metric that cannot have them here is skipped.
+    pub like: BenchSizes,
     /// Where this is.
     pub place: Place,
     /// A short name for tables.
@@ -55,6 +58,7 @@ impl SuiteOptions {
             threads: None,
             only: None,
             peer: None,
+            like: BenchSizes::default(),
             place: Place::Host,
             label: "host".to_owned(),
             accelerator: AcceleratorClass::Unknown,
@@ -107,6 +111,22 @@ pub fn list(options: &SuiteOptions) -> Vec<Definition> {
         .collect()
 }
 
+/// The kernel of a metric by itself, for another harness around the same work.
+///
+/// # Errors
+/// [`Halt::Skip`] with the reason where there is no such metric, or this machine cannot take it.
+pub fn kernel(options: &SuiteOptions, id: &str, cancel: &'static AtomicBool) -> Result<Kernel<'static>, Halt> {
+    let context = Context {
+        share: options.budget(),
+        ..context(options, &host::facts(), cancel)
+    };
+    let planned = workloads::plan(&context)
+        .into_iter()
+        .find(|planned| planned.definition.id == id);
+    let planned = planned.ok_or_else(|| Halt::Skip(format!("there is no metric {id}")))?;
+    Ok((planned.build)(&context)?.kernel)
+}
+
 /// Measures. `progress` is told each metric's id, its number from 1, and how many there are.
 ///
 /// # Errors
@@ -146,6 +166,7 @@ pub fn run_suite(
     };
     run.self_checks.extend(settled.map(|settled| settled.words()));
     let context = context(options, &facts, cancel);
+    let sizes = Rc::clone(&context.sizes);
     let planned: Vec<Planned<'_>> = workloads::plan(&context)
         .into_iter()
         .filter(|planned| selected(options, &planned.definition.id))
@@ -156,7 +177,11 @@ pub fn run_suite(
         });
     }
     run.all(planned, context, progress)?;
-    Ok(run.finish(facts, &meter))
+    let sizes = *sizes.borrow();
+    Ok(BenchRecord {
+        sizes,
+        ..run.finish(facts, &meter)
+    })
 }
 
 fn selected(options: &SuiteOptions, id: &str) -> bool {
@@ -185,6 +210,8 @@ fn context<'a>(options: &SuiteOptions, facts: &HostFacts, cancel: &'a AtomicBool
         suite: options.suite,
         peer: options.peer.clone(),
         share: Duration::ZERO,
+        like: options.like,
+        sizes: Rc::default(),
     }
 }
 
@@ -305,6 +332,7 @@ impl<'a> Run<'a> {
             place: self.options.place,
             accelerator: self.options.accelerator,
             engine: self.options.engine.clone(),
+            storage: None,
             host: facts,
             suite: self.options.suite,
             noise: Noise {
@@ -313,6 +341,7 @@ impl<'a> Run<'a> {
                 wall_seconds: reading.wall_seconds,
                 noisy: reading.judge(&self.options.noise_bar).is_some(),
             },
+            sizes: BenchSizes::default(),
             metrics: self.metrics,
             skipped: self.skipped,
             self_checks: self.self_checks,

@@ -3,8 +3,8 @@
 use esxodus_bench::stats::{Prng, summarise};
 use esxodus_bench::{CompareOptions, compare, compare_paired, regressions, trend};
 use reports::schema::{
-    AcceleratorClass, BenchRecord, Better, Comparability, ComparisonVerdict, HostFacts, Metric, Noise, Place, Stamp,
-    Suite,
+    AcceleratorClass, BenchRecord, BenchSizes, Better, Comparability, ComparisonVerdict, HostFacts, Metric, Noise,
+    Place, Stamp, Suite,
 };
 
 const METRICS: usize = 12;
@@ -50,6 +50,8 @@ fn record(prng: &mut Prng, slowdown: f64) -> BenchRecord {
             ..HostFacts::default()
         },
         suite: Suite::Quick,
+        storage: None,
+        sizes: BenchSizes::default(),
         noise: Noise::default(),
         metrics: (0..METRICS).map(|at| one(at, prng)).collect(),
         skipped: Vec::new(),
@@ -172,6 +174,11 @@ fn metrics_that_were_measured_otherwise_or_are_unfit_are_left_out_with_the_reaso
     let mut prng = Prng::new(3);
     let (base, mut candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.0));
     candidate.metrics[0].method = "another size".to_owned();
+    let (mut small, mut large) = (base.clone(), base.clone());
+    small.metrics[0].method = "a file of 16 MiB".to_owned();
+    large.metrics[0].method = "a file of 256 MiB".to_owned();
+    let sizes = compare(&small, &large, &CompareOptions::default()).expect("comparable");
+    assert!(sizes.left_out[0].1.contains("--like"), "{:?}", sizes.left_out);
     candidate.metrics[1].unfit = Some("steal".to_owned());
     candidate.metrics[2].samples = vec![0.0, 0.0];
     candidate.metrics.remove(3);
@@ -287,4 +294,61 @@ fn a_single_sample_decides_nothing_however_equal() {
         "{}",
         found.metrics[0].words
     );
+}
+
+#[test]
+fn a_metric_that_only_the_last_round_lacks_is_compared_over_the_others() {
+    let mut prng = Prng::new(14);
+    let (mut base, candidate) = rounds(&mut prng, 14, 0.10);
+    base.last_mut().expect("rounds").metrics.remove(0);
+    let found = compare_paired(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    assert_eq!(found.metrics.len(), METRICS);
+    let first = found
+        .metrics
+        .iter()
+        .find(|metric| metric.id == "cpu.m0")
+        .expect("compared");
+    assert_eq!(first.verdict, ComparisonVerdict::Worse, "{}", first.words);
+    assert!(found.left_out.is_empty(), "{:?}", found.left_out);
+}
+
+#[test]
+fn what_the_guest_was_given_and_where_it_ran_are_reservations() {
+    let mut prng = Prng::new(15);
+    let (mut base, mut candidate) = (record(&mut prng, 0.0), record(&mut prng, 0.0));
+    for side in [&mut base, &mut candidate] {
+        side.metrics
+            .push(metric("disk.seqread-1m.qd1".to_owned(), vec![100.0; 10]));
+        side.metrics.push(metric("net.stream".to_owned(), vec![100.0; 10]));
+    }
+    base.host.disk_drivers = vec!["sda sd/vmw_pvscsi".to_owned()];
+    base.host.nic_drivers = vec!["ens192 vmxnet3".to_owned()];
+    base.host.memory_bytes = 4 << 30;
+    candidate.storage = Some("throw-away qcow2 overlays".to_owned());
+    candidate.host.disk_drivers = vec!["vda virtio_blk".to_owned()];
+    candidate.host.nic_drivers = vec!["ens192 virtio_net".to_owned()];
+    candidate.host.memory_bytes = 2 << 30;
+    candidate.host.governor = Some("powersave".to_owned());
+    candidate.host.container = Some("lxc".to_owned());
+    candidate.accelerator = AcceleratorClass::Unknown;
+    candidate.place = Place::Host;
+    candidate.host.hypervisor = Some("KVMKVMKVM".to_owned());
+    let found = compare(&base, &candidate, &CompareOptions::default()).expect("comparable");
+    let Comparability::WithReservations(reasons) = found.comparability else {
+        panic!("no reservation");
+    };
+    for part in [
+        "vmw_pvscsi",
+        "vmxnet3",
+        "different storage",
+        "4096 MiB against 2048 MiB",
+        "governors",
+        "containers",
+        "what lay under the candidate is not known",
+    ] {
+        assert!(
+            reasons.iter().any(|reason| reason.contains(part)),
+            "{part}: {reasons:?}"
+        );
+    }
 }

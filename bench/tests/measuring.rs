@@ -143,3 +143,51 @@ fn ids_are_unique_and_every_metric_is_explained() {
         );
     }
 }
+
+#[test]
+fn a_record_with_another_budget_takes_the_sizes_of_the_first_and_compares_with_it() {
+    let folder = folder();
+    let mut first = options(folder.path());
+    let ids = ["disk.randread-4k.rate", "disk.randread-4k.qd1", "memory.copy.single"];
+    first.only = Some(ids.map(str::to_owned).to_vec());
+    first.noise_bar = esxodus_bench::harness::NoiseBar {
+        steal: f64::INFINITY,
+        foreign: f64::INFINITY,
+        drift: f64::INFINITY,
+    };
+    first.budget_seconds = Some(3.0);
+    let base = run_suite(&first, &|_, _, _| (), &AtomicBool::new(false)).expect("it runs");
+    let second = SuiteOptions {
+        like: base.sizes,
+        disk_budget_bytes: 64 << 20,
+        memory_budget_bytes: Some(512 << 20),
+        budget_seconds: Some(6.0),
+        ..first.clone()
+    };
+    let candidate = run_suite(&second, &|_, _, _| (), &AtomicBool::new(false)).expect("it runs");
+    assert!(base.sizes.disk_file_bytes.is_some() && base.sizes.stream_array_bytes.is_some());
+    if !candidate.skipped.is_empty() {
+        println!("SKIP: too busy a machine for {:?}", candidate.skipped);
+        return;
+    }
+    assert_eq!(candidate.sizes, base.sizes);
+    let found =
+        esxodus_bench::compare(&base, &candidate, &esxodus_bench::CompareOptions::default()).expect("comparable");
+    assert!(found.left_out.is_empty(), "{:?}", found.left_out);
+    assert_eq!(found.metrics.len(), ids.len());
+}
+
+#[test]
+fn sizes_of_another_record_that_do_not_fit_here_are_a_skip_that_says_so() {
+    let folder = folder();
+    let mut options = options(folder.path());
+    options.only = Some(vec!["memory.copy.single".to_owned()]);
+    options.like.stream_array_bytes = Some(1 << 40);
+    let record = run_suite(&options, &|_, _, _| (), &AtomicBool::new(false)).expect("it runs");
+    assert!(record.metrics.is_empty());
+    assert!(
+        record.skipped[0].reason.contains("other record's arrays"),
+        "{:?}",
+        record.skipped
+    );
+}

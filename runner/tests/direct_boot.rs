@@ -16,7 +16,7 @@ use esxodus_runner::{
     appliance::{self, Appliance},
     arch::Topology,
     direct::{self, Found},
-    engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine as _, FirmwareSpec, MachineModel, VmSpec},
+    engine::{Accelerator, DiskBus, DiskCache, DiskFormat, DiskSpec, Engine as _, FirmwareSpec, MachineModel, VmSpec},
     qemu::Qemu,
 };
 
@@ -289,6 +289,7 @@ fn a_debian_disk_boots_to_its_login_in_qemu_by_the_kernel_found_on_it() {
                 bus: DiskBus::VirtioBlk,
                 serial: None,
                 snapshot: true,
+                cache: DiskCache::Unsafe,
             })
             .collect(),
         nics: Vec::new(),

@@ -21,6 +21,7 @@ impl RunFolder {
     pub(crate) const MACHINE: &'static str = "machine.json";
     pub(crate) const ACCOUNTING: &'static str = "accounting.json";
     pub(crate) const FINDINGS: &'static str = "findings.json";
+    pub(crate) const LIMITS: &'static str = "limits.json";
     pub(crate) const MANIFEST: &'static str = "manifest.json";
     pub(crate) const PROOF: &'static str = "proof.json";
     pub(crate) const FIXUP: &'static str = "fixup.json";

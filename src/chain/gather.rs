@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use convert::machine::Machine;
 use reports::schema::{
-    Accounting, BenchRecord, Comparison, Finding, GuestReport, MachineFacts, Manifest, Place, ProofRecord, Stamp,
-    StepRecord,
+    Accounting, BenchRecord, BenchSizes, Comparison, Finding, GuestReport, LimitsReport, MachineFacts, Manifest, Place,
+    ProofRecord, Stamp, StepRecord,
 };
 use runner::fixup::FixupOutcome;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,7 @@ pub(crate) fn gather(folder: &RunFolder) -> anyhow::Result<GuestReport> {
         bench,
         comparisons,
         limits,
+        probed_limits: folder.read::<LimitsReport>(RunFolder::LIMITS)?,
         screenshots,
     })
 }
@@ -96,6 +97,16 @@ fn bench_records(folder: &RunFolder) -> anyhow::Result<Vec<BenchRecord>> {
     }
     records.sort_by_key(|record| record.place != Place::Host);
     Ok(records)
+}
+
+/// Sizes of the record that was taken before the move (`bench/*.json`, imported): what is measured after takes them over.
+///
+/// # Errors
+/// A record can't be read.
+pub(crate) fn sizes_before(folder: &RunFolder) -> anyhow::Result<BenchSizes> {
+    let records = bench_records(folder)?;
+    let before = records.iter().find(|record| record.place == Place::Imported);
+    Ok(before.map(|record| record.sizes).unwrap_or_default())
 }
 
 /// Comparisons that were asked for (`bench/compare*.json`), and each guest's beside the record of before the move, where one is there.

@@ -10,8 +10,8 @@ use runner::arch::Topology;
 use runner::console::Left;
 use runner::direct::{self, Found};
 use runner::engine::{
-    Choice, DirectKernel, DiskBus, DiskFormat, DiskSpec, Engine as _, EngineKind, FirmwareSpec, MachineModel, NicSpec,
-    VmSpec,
+    Choice, DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, Engine as _, EngineKind, FirmwareSpec,
+    MachineModel, NicSpec, VmSpec,
 };
 use runner::kvm::Transport;
 use runner::kvm::engine::Kvm;
@@ -208,6 +208,11 @@ fn plain_spec(wish: &Wish<'_>, disks: &[(PathBuf, DiskFormat)], choice: &Choice,
         bus: DiskBus::VirtioBlk,
         serial: None,
         snapshot: !wish.persist,
+        cache: if wish.persist {
+            DiskCache::Writeback
+        } else {
+            DiskCache::Unsafe
+        },
     };
     VmSpec {
         name,

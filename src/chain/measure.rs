@@ -7,8 +7,9 @@ use crate::cli::options::{AccelName, EngineArgs, EngineName};
 use anyhow::{Context as _, bail};
 use bench::SuiteOptions;
 use bench::harness::take_turns;
-use reports::schema::{BenchRecord, Comparison, Place, Suite};
+use reports::schema::{BenchRecord, BenchSizes, Comparison, Place, Suite};
 use runner::engine::{AccelWish, Choice, EngineWish};
+use runner::proof::BenchWish;
 use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::process::Command;
@@ -80,14 +81,14 @@ pub(crate) fn bench_host(context: &Context, mut options: SuiteOptions) -> anyhow
 pub(crate) fn bench_guest(
     context: &Context,
     out: &Path,
-    suite: Suite,
-    budget: Option<u64>,
+    wish: BenchWish,
+    boots: u32,
     engine: &EngineArgs,
 ) -> anyhow::Result<BenchRecord> {
     let folder = RunFolder::open(out)?;
     let wish = ProofWish {
-        bench: Some(suite),
-        bench_budget: budget,
+        bench: Some(wish),
+        boots,
         ..ProofWish::new(Duration::from_secs(300))
     };
     let outcome = prove::converted(context, &folder, engine, &wish)?;
@@ -112,10 +113,14 @@ pub(crate) struct AgentWish<'a> {
     pub(crate) lxc_path: Option<&'a Path>,
     /// `HOST:PORT` of an agent that serves, for the network.
     pub(crate) peer: Option<&'a str>,
+    /// Folder there; `None`: a writable one on the disk.
+    pub(crate) folder: Option<&'a Path>,
+    /// Sizes to take over.
+    pub(crate) like: BenchSizes,
 }
 
 impl AgentWish<'_> {
-    fn arguments(&self, label: &str) -> Vec<String> {
+    fn arguments(&self, label: &str) -> anyhow::Result<Vec<String>> {
         let suite = if self.suite == Suite::Full { "full" } else { "quick" };
         let mut arguments: Vec<String> = ["--suite", suite, "--label", label].map(str::to_owned).to_vec();
         if let Some(budget) = self.budget {
@@ -127,7 +132,13 @@ impl AgentWish<'_> {
         if let Some(peer) = self.peer {
             arguments.extend(["--peer".to_owned(), peer.to_owned()]);
         }
-        arguments
+        if !self.like.is_empty() {
+            arguments.extend(["--like".to_owned(), serde_json::to_string(&self.like)?]);
+        }
+        if let Some(folder) = self.folder {
+            arguments.extend(["--folder".to_owned(), folder.display().to_string()]);
+        }
+        Ok(arguments)
     }
 }
 
@@ -196,7 +207,7 @@ fn in_container(context: &Context, container: &str, wish: &AgentWish<'_>) -> any
         command.arg("-P").arg(path);
     }
     command.args(["-n", container, "--clear-env", "--", "sh", "-c", script, "sh"]);
-    command.args(wish.arguments(&format!("lxc {container}"))).stdin(agent);
+    command.args(wish.arguments(&format!("lxc {container}"))?).stdin(agent);
     let advice = format!("Is it running ('lxc-start -n {container}')? Is lxc installed?");
     let mut record = run_agent(context, command, &format!("in the container {container}"), &advice)?;
     record.place = Place::Lxc;
@@ -204,13 +215,12 @@ fn in_container(context: &Context, container: &str, wish: &AgentWish<'_>) -> any
 }
 
 fn on_host(context: &Context, wish: &AgentWish<'_>) -> anyhow::Result<BenchRecord> {
-    let folder = Path::new("/var/tmp");
+    let wish = AgentWish {
+        folder: wish.folder.or(Some(Path::new("/var/tmp"))),
+        ..*wish
+    };
     let mut command = Command::new(runner::appliance::agent_binary()?);
-    command
-        .arg("bench")
-        .args(wish.arguments("host"))
-        .arg("--folder")
-        .arg(folder);
+    command.arg("bench").args(wish.arguments("host")?);
     command.stdin(std::process::Stdio::null());
     let mut record = run_agent(context, command, "on this host", "Is /var/tmp writable?")?;
     record.place = Place::Host;

@@ -19,6 +19,7 @@ use reports::schema::{
     Finding, GuestReport, Manifest, Place, ProofRecord, ProofVerdict, Severity, StepRecord, StepStatus, Suite,
 };
 use runner::fixup::{FixupOutcome, NO_ROOT};
+use runner::proof::BenchWish;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -300,15 +301,19 @@ fn chain(
         run.skip("prove", "left out as asked (--no-prove)")?;
         return Ok(!judge_inside(run, wish)?);
     }
+    let like = gather::sizes_before(&run.folder)?;
     let proof_print = format!(
-        "{disks_print};{};{:?};{};{budget:?}",
+        "{disks_print};{};{:?};{};{budget:?};{like:?}",
         wish.fixup, wish.engine, wish.bench
     );
     let mut measured = None;
     let proven = run.step("prove", &proof_print, &[RunFolder::PROOF], |folder| {
         let proof_wish = ProofWish {
-            bench: wish.bench.then_some(Suite::Quick),
-            bench_budget: budget,
+            bench: wish.bench.then(|| BenchWish {
+                budget_seconds: budget,
+                like,
+                ..BenchWish::new(Suite::Quick)
+            }),
             ..ProofWish::new(wish.timeout)
         };
         let outcome = prove::converted(context, folder, &wish.engine, &proof_wish)?;

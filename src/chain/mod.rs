@@ -23,13 +23,27 @@ pub(crate) use measure::{bench_guest, bench_host, bench_in_turn, bench_lxc};
 
 use reports::schema::AcceleratorClass;
 
-/// What lies under this machine, as CPUID tells.
+/// What lies under this machine, as CPUID tells. That it is KVM says nothing about whether that KVM is on hardware, nested or
+/// without page tables of its own: unknown.
 pub(crate) fn class_of(hypervisor: Option<&str>) -> AcceleratorClass {
     match hypervisor {
         None => AcceleratorClass::Metal,
         Some(name) if name.starts_with("TCG") => AcceleratorClass::Tcg,
         Some(name) if name.starts_with("VMware") => AcceleratorClass::Esxi,
-        Some(name) if name.starts_with("KVM") => AcceleratorClass::Native,
         Some(_) => AcceleratorClass::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::class_of;
+    use reports::schema::AcceleratorClass;
+
+    #[test]
+    fn under_kvm_nobody_knows_whether_that_kvm_is_on_hardware() {
+        assert_eq!(class_of(Some("KVMKVMKVM")), AcceleratorClass::Unknown);
+        assert_eq!(class_of(Some("TCGTCGTCGTCG")), AcceleratorClass::Tcg);
+        assert_eq!(class_of(Some("VMwareVMware")), AcceleratorClass::Esxi);
+        assert_eq!(class_of(None), AcceleratorClass::Metal);
     }
 }

@@ -14,10 +14,10 @@ use convert::copy::{CopyOptions, DiskJob, TargetFormat};
 use convert::image::map::{DiskSource, RunSource};
 use convert::image::qcow2::{DataFileRule, Qcow2Image};
 use convert::machine::{Disk, Machine};
-use reports::schema::{BenchRecord, Better, Manifest, Metric, Milestone, Place, Suite};
+use reports::schema::{BenchRecord, Better, Manifest, Metric, Milestone, Place};
 use runner::direct;
 use runner::engine::{DiskFormat, EngineKind};
-use runner::proof::{DiskCheck, ProveDisk, ProveOutcome, ProveRequest};
+use runner::proof::{BenchWish, DiskCheck, ProveDisk, ProveOutcome, ProveRequest};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,8 +29,9 @@ pub(crate) struct ProofWish {
     pub(crate) silence: Option<Duration>,
     pub(crate) search: bool,
     pub(crate) check: DiskCheck,
-    pub(crate) bench: Option<Suite>,
-    pub(crate) bench_budget: Option<u64>,
+    /// Boots in all.
+    pub(crate) boots: u32,
+    pub(crate) bench: Option<BenchWish>,
     pub(crate) inject_agent: bool,
 }
 
@@ -42,8 +43,8 @@ impl ProofWish {
             silence: None,
             search: false,
             check: DiskCheck::default(),
+            boots: 1,
             bench: None,
-            bench_budget: None,
             inject_agent: true,
         }
     }
@@ -54,8 +55,8 @@ impl ProofWish {
             silence: self.silence.unwrap_or(request.silence),
             search: self.search,
             check: self.check,
-            bench: self.bench,
-            bench_budget_seconds: self.bench_budget,
+            boots: self.boots,
+            bench: self.bench.clone(),
             inject_agent: self.inject_agent,
             ..request
         }
@@ -115,7 +116,9 @@ fn run(context: &Context, request: ProveRequest, engine: &EngineArgs) -> anyhow:
     let mut outcome = outcome?;
     if let Some(record) = &mut outcome.bench {
         record.place = Place::Guest;
-        record.metrics.extend(boot_metrics(&outcome.record.milestones));
+        record
+            .metrics
+            .extend(boot_metrics(&outcome.record.milestones, &outcome.repeats));
         seen_from_outside(record, &noise);
     }
     let write = |name: &str, value: Vec<u8>| write_whole(&request.out.join(name), &value);
@@ -329,11 +332,15 @@ fn as_it_is(source: &dyn DiskSource) -> anyhow::Result<Option<ProveDisk>> {
     if flat { disk(DiskFormat::Raw) } else { Ok(None) }
 }
 
-/// Boot time by stages, from the proof's milestones: one boot, one sample, so that a comparison decides nothing from it alone.
-fn boot_metrics(milestones: &[Milestone]) -> Vec<Metric> {
+/// Boot time by stages, from the proof's milestones. A boot is a sample: a single one decides nothing in a comparison.
+fn boot_metrics(milestones: &[Milestone], repeats: &[Vec<Milestone>]) -> Vec<Metric> {
     let stages = milestones.iter().filter(|milestone| milestone.name != "powered-off");
+    let milliseconds = |milestone: &Milestone| Duration::from_millis(milestone.at_ms).as_secs_f64() * 1e3;
     let metric = |milestone: &Milestone| {
-        let samples = vec![Duration::from_millis(milestone.at_ms).as_secs_f64() * 1e3];
+        let again = repeats
+            .iter()
+            .filter_map(|boot| boot.iter().find(|other| other.name == milestone.name));
+        let samples: Vec<f64> = std::iter::once(milestone).chain(again).map(milliseconds).collect();
         Metric {
             id: format!("boot.{}", milestone.name),
             name: format!("Boot until {}", milestone.name),
@@ -343,9 +350,7 @@ fn boot_metrics(milestones: &[Milestone]) -> Vec<Metric> {
             samples,
             percentiles: Vec::new(),
             percentile_unit: None,
-            method:
-                "from the guest's start until the runner saw it (looks every 50 ms); a single boot, a single sample"
-                    .to_owned(),
+            method: "from the guest's start until the runner saw it (looks every 50 ms); a boot is a sample".to_owned(),
             stopped: "count".to_owned(),
             unfit: None,
         }
@@ -384,20 +389,27 @@ mod tests {
     }
 
     #[test]
-    fn milestones_become_single_samples_in_milliseconds_where_lower_is_better() {
-        let found = boot_metrics(&[
-            milestone("firmware", 120),
-            milestone("kernel", 2500),
-            milestone("powered-off", 9000),
-        ]);
+    fn each_boot_is_a_sample_in_milliseconds_where_lower_is_better() {
+        let found = boot_metrics(
+            &[
+                milestone("firmware", 120),
+                milestone("kernel", 2500),
+                milestone("powered-off", 9000),
+            ],
+            &[
+                vec![milestone("kernel", 2600)],
+                vec![milestone("firmware", 110), milestone("kernel", 2400)],
+            ],
+        );
         let ids: Vec<&str> = found.iter().map(|metric| metric.id.as_str()).collect();
         assert_eq!(ids, ["boot.firmware", "boot.kernel"]);
         assert_eq!(
             (found[1].samples.as_slice(), found[1].unit.as_str()),
-            (&[2500.0][..], "ms")
+            (&[2500.0, 2600.0, 2400.0][..], "ms")
         );
-        assert_eq!((found[1].better, found[1].summary.n), (Better::Lower, 1));
-        assert!(found[1].method.contains("a single sample"));
+        assert_eq!((found[1].better, found[1].summary.median), (Better::Lower, 2500.0));
+        // A boot that never reached the milestone adds no sample.
+        assert_eq!(found[0].samples, [120.0, 110.0]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::chain::measure::AgentWish;
 use anyhow::{Context as _, bail};
 use bench::SuiteOptions;
 use reports::schema::{BenchRecord, Place, Suite};
+use runner::proof::BenchWish;
 use std::path::PathBuf;
 
 /// Measures this host, an LXC container or a converted guest: CPU, memory, disk, with raw samples.
@@ -13,6 +14,8 @@ use std::path::PathBuf;
   esxodus bench -o before.json                       this host, about a minute
   esxodus bench --suite full -o host.json            about a quarter of an hour
   esxodus bench --in guest:out/web01 -o after.json   inside the converted guest, on a throw-away overlay
+  esxodus bench --in guest:out/web01 --like before.json -o after.json
+                                                     with the sizes of before.json
   esxodus bench --in lxc:web -o container.json       inside a running LXC container
   esxodus bench --in lxc:web --against-host -o both.json
                                                      host and container in turn, compared pair by pair
@@ -31,12 +34,18 @@ pub(crate) struct Args {
     /// Time budget in seconds (default: 60 for quick, 900 for full).
     #[arg(long, value_name = "SECONDS")]
     budget: Option<u64>,
-    /// Folder on the disk to measure (default: the temporary folder).
+    /// Folder on the disk to measure, there (default: the temporary folder).
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
     /// Only metrics whose id contains this. May be repeated.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
+    /// Take the sizes of that record (disk file, request rate, arrays), so that the two compare metric by metric.
+    #[arg(long, value_name = "FILE.json")]
+    like: Option<PathBuf>,
+    /// Boots of --in guest:OUT, for boot.*: five are the least that decide anything.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=50))]
+    boots: u32,
     /// Measure this host and the container in turn (A B, B A, ...) and compare pair by pair: drift hits both alike.
     #[arg(long)]
     against_host: bool,
@@ -50,10 +59,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     peer: Option<String>,
     /// Be that other agent instead of measuring: reads, discards and answers, without any password. Ends with Ctrl-C.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["place", "suite", "folder", "only", "against_host", "import", "peer", "output", "budget"])]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["place", "suite", "folder", "only", "against_host", "import", "peer", "output", "budget", "like", "boots"])]
     serve: Option<u16>,
     /// Take a record that the agent wrote elsewhere instead of measuring.
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["place", "suite", "folder", "only", "against_host", "peer"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["place", "suite", "folder", "only", "against_host", "peer", "like", "boots"])]
     import: Option<PathBuf>,
     /// Write the record there (otherwise --json prints it).
     #[arg(short, long, value_name = "FILE.json")]
@@ -82,10 +91,23 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     if args.against_host && !args.place.starts_with("lxc:") {
         bail!("--against-host sets an LXC container beside this host: add --in lxc:CONTAINER");
     }
+    anyhow::ensure!(
+        args.boots == 1 || args.place.starts_with("guest:"),
+        "--boots is for --in guest:OUT"
+    );
+    let like = args.like.as_deref().map(read).transpose()?;
+    let like = like.map(|record| record.sizes).unwrap_or_default();
     let record = if let Some(file) = &args.import {
         import(file)?
     } else if let Some(out) = args.place.strip_prefix("guest:") {
-        crate::chain::bench_guest(context, out.as_ref(), suite, args.budget, &args.engine)?
+        let wish = BenchWish {
+            budget_seconds: args.budget,
+            only: args.only.clone(),
+            folder: args.folder.as_ref().map(|folder| folder.display().to_string()),
+            like,
+            ..BenchWish::new(suite)
+        };
+        crate::chain::bench_guest(context, out.as_ref(), wish, args.boots, &args.engine)?
     } else if let Some(container) = args.place.strip_prefix("lxc:") {
         let wish = AgentWish {
             suite,
@@ -93,6 +115,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
             only: &args.only,
             lxc_path: args.lxc_path.as_deref(),
             peer: args.peer.as_deref(),
+            folder: args.folder.as_deref(),
+            like,
         };
         if args.against_host {
             let comparison = crate::chain::bench_in_turn(context, container, &wish, usize::from(args.rounds))?;
@@ -109,6 +133,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         let mut options = SuiteOptions::new(suite, folder);
         options.only = (!args.only.is_empty()).then(|| args.only.clone());
         options.peer.clone_from(&args.peer);
+        options.like = like;
         options.budget_seconds = args.budget.map(crate::chain::measure::seconds);
         crate::chain::bench_host(context, options)?
     } else {

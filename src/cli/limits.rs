@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
   esxodus limits
   esxodus limits --product proxmox --scope VM
   esxodus limits --probe                           what KVM on this host really takes, and what it costs
+  esxodus limits --probe -o out/web01              the same, for the report of that guest
   esxodus limits --json | jq '.limits[] | select(.key == \"vcpus\")'
 
 Confidence: A read in a primary source or measured, B a secondary source, U stated by the user of this project and kept as given.")]
@@ -26,11 +27,14 @@ pub(crate) struct Args {
     /// Time for --probe.
     #[arg(long, value_name = "SECONDS", default_value = "30", requires = "probe", value_parser = clap::value_parser!(u64).range(1..=3600))]
     probe_seconds: u64,
+    /// Write what --probe found there: a file, or a run folder, whose report then shows it.
+    #[arg(short, long, value_name = "FILE.json|OUT", requires = "probe")]
+    output: Option<std::path::PathBuf>,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     if args.probe {
-        return super::limits_probe::run(context, args.probe_seconds);
+        return super::limits_probe::run(context, args.probe_seconds, args.output.as_deref());
     }
     let product = args.product.as_deref().unwrap_or_default().to_lowercase();
     let chosen: Vec<&limits::Limit> = limits::all()

@@ -7,7 +7,7 @@ use crate::chain::prove::{self, ProofWish};
 use crate::chain::targets;
 use clap::ValueEnum;
 use reports::schema::{ProofRecord, ProofVerdict, Suite};
-use runner::proof::DiskCheck;
+use runner::proof::{BenchWish, DiskCheck};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,9 +59,12 @@ pub(crate) struct Args {
     /// How to show that the disks were not changed.
     #[arg(long, value_enum, default_value = "auto")]
     check: CheckName,
-    /// Also measure inside the guest, into OUT/bench/guest.json.
+    /// Also measure inside the guest, into OUT/bench/guest.json; with the sizes of a record of before the move in OUT/bench.
     #[arg(long)]
     bench: bool,
+    /// Boots in all once it is proven: shows whether it boots every time, and with --bench how its boot times vary.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=50))]
+    boots: u32,
     /// Don't put the agent into the overlay.
     #[arg(long)]
     no_agent: bool,
@@ -76,7 +79,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
             CheckName::Content => DiskCheck::Content,
             CheckName::Identity => DiskCheck::Identity,
         },
-        bench: args.bench.then_some(Suite::Quick),
+        boots: args.boots,
+        bench: args.bench.then(|| BenchWish::new(Suite::Quick)),
         inject_agent: !args.no_agent,
         ..ProofWish::new(Duration::from_secs(args.timeout))
     };
@@ -86,6 +90,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
                 args.output.is_none(),
                 "-o is for sources: the evidence of a run folder stays in it"
             );
+            let mut wish = wish;
+            if let Some(bench) = &mut wish.bench {
+                bench.like = crate::chain::gather::sizes_before(&folder)?;
+            }
             let outcome = prove::converted(context, &folder, &args.engine, &wish)?;
             if let Some(drivers) = targets::renew(&folder)?.and_then(|written| written.drivers) {
                 context.say(&drivers.words());

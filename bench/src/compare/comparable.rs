@@ -44,7 +44,9 @@ pub(super) fn reservations(base: &BenchRecord, candidate: &BenchRecord) -> Vec<S
                 record.noise.steal_cpu_seconds, record.noise.foreign_cpu_seconds, record.noise.wall_seconds
             ));
         }
-        if record.accelerator == AcceleratorClass::Unknown && record.place != Place::Host {
+        if record.accelerator == AcceleratorClass::Unknown
+            && !(record.place == Place::Host && record.host.hypervisor.is_none())
+        {
             found.push(format!("what lay under the {which} is not known"));
         }
     }
@@ -57,6 +59,19 @@ pub(super) fn reservations(base: &BenchRecord, candidate: &BenchRecord) -> Vec<S
     found.extend(differs("kernels", &a.kernel, &b.kernel));
     found.extend(differs("clock sources", &a.clock_source, &b.clock_source));
     found.extend(differs("suites", &base.suite, &candidate.suite));
+    found.extend(differs("disks and their drivers", &a.disk_drivers, &b.disk_drivers));
+    let network = |record: &BenchRecord| record.metrics.iter().any(|metric| metric.id.starts_with("net."));
+    if network(base) && network(candidate) {
+        found.extend(differs(
+            "network cards and their drivers",
+            &a.nic_drivers,
+            &b.nic_drivers,
+        ));
+    }
+    found.extend(differs("frequency governors", &a.governor, &b.governor));
+    found.extend(differs("containers", &a.container, &b.container));
+    found.extend(storage(base, candidate));
+    found.extend(memory(base, candidate));
     let missing: Vec<&str> = a
         .cpu_flags
         .iter()
@@ -70,6 +85,33 @@ pub(super) fn reservations(base: &BenchRecord, candidate: &BenchRecord) -> Vec<S
         ));
     }
     found
+}
+
+fn storage(base: &BenchRecord, candidate: &BenchRecord) -> Option<String> {
+    let of = |record: &BenchRecord| {
+        let unknown = || "storage that could not be seen from inside".to_owned();
+        record.storage.clone().unwrap_or_else(unknown)
+    };
+    let disk = |record: &BenchRecord| record.metrics.iter().any(|metric| metric.id.starts_with("disk."));
+    (base.storage != candidate.storage && disk(base) && disk(candidate)).then(|| {
+        format!(
+            "disk.* ran on different storage: {} against {}",
+            of(base),
+            of(candidate)
+        )
+    })
+}
+
+/// Memory that the kernel sees differs by what firmware and hypervisor keep; more than a tenth is another size.
+fn memory(base: &BenchRecord, candidate: &BenchRecord) -> Option<String> {
+    let usable = |record: &BenchRecord| {
+        let host = &record.host;
+        host.memory_limit_bytes
+            .map_or(host.memory_bytes, |limit| limit.min(host.memory_bytes))
+    };
+    let (a, b) = (usable(base), usable(candidate));
+    let known = a > 0 && b > 0;
+    (known && a.abs_diff(b) > a.max(b) / 10).then(|| format!("memory differs: {} MiB against {} MiB", a >> 20, b >> 20))
 }
 
 fn words(class: AcceleratorClass) -> &'static str {
@@ -145,9 +187,18 @@ pub(super) fn unusable(base: &Metric, candidate: &Metric, force: bool) -> Option
         return None;
     }
     if base.method != candidate.method {
+        // The same words around other figures.
+        let plain = |metric: &Metric| metric.method.replace(|c: char| c.is_ascii_digit(), "");
+        let other_sizes = plain(base) == plain(candidate);
         return Some(format!(
-            "measured differently: \"{}\" against \"{}\"",
-            base.method, candidate.method
+            "measured differently: \"{}\" against \"{}\"{}",
+            base.method,
+            candidate.method,
+            if other_sizes {
+                "; esxodus bench --like BASE.json takes the base's sizes"
+            } else {
+                ""
+            }
         ));
     }
     let unfit = |which: &str, metric: &Metric| {

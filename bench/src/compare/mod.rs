@@ -155,8 +155,15 @@ pub fn compare_paired(
     if !reasons.is_empty() && !options.force {
         return Err(NotComparable { reasons });
     }
+    // A metric may be missing or unfit in the last round and be there in enough others.
+    let mut known: Vec<&Metric> = Vec::new();
+    for metric in base.iter().chain(candidate).flat_map(|record| &record.metrics) {
+        if known.iter().all(|other| other.id != metric.id) {
+            known.push(metric);
+        }
+    }
     let mut paired: Vec<(Metric, Metric)> = Vec::new();
-    for metric in &base_last.metrics {
+    for metric in known {
         let mut sides = (merged(metric), merged(metric));
         for (base, candidate) in base.iter().zip(candidate) {
             let of = |record: &BenchRecord| record.metrics.iter().find(|other| other.id == metric.id).cloned();
@@ -171,6 +178,7 @@ pub fn compare_paired(
         if rounds >= LEAST_SAMPLES {
             sides.0.summary = stats::summarise(&sides.0.samples);
             sides.1.summary = stats::summarise(&sides.1.samples);
+            comparison.left_out.retain(|(id, _)| *id != metric.id);
             paired.push(sides);
         } else if comparison.left_out.iter().all(|(id, _)| *id != metric.id) {
             let of = base.len().min(candidate.len());

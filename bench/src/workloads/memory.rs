@@ -124,7 +124,18 @@ impl Arrays {
         let wanted = wanted.checked_next_power_of_two().unwrap_or(1 << 40);
         let memory = usize::try_from(context.memory_bytes / 3).unwrap_or(usize::MAX);
         let time = affordable_bytes(context.share)?;
-        let len = wanted.min(previous_power(memory)).min(previous_power(time));
+        let like = context
+            .like
+            .stream_array_bytes
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        if let Some(bytes) = like.filter(|bytes| *bytes > memory) {
+            return Err(Halt::Skip(format!(
+                "the other record's arrays of {} MiB need more memory than the {} bytes that may be used",
+                bytes / MIB,
+                context.memory_bytes
+            )));
+        }
+        let len = like.unwrap_or_else(|| wanted.min(previous_power(memory)).min(previous_power(time))) / 8 * 8;
         if len < MIB {
             return Err(Halt::Skip(format!(
                 "needs 3 MiB of memory, {} may be used",
@@ -137,13 +148,9 @@ impl Arrays {
             Ok(mapping)
         };
         let (a, b, c) = (new(1.0)?, new(2.0)?, new(0.0)?);
-        let bound = match len {
-            _ if len == wanted => "at least 4 times the last cache level",
-            _ if len == previous_power(memory) => "bounded by the memory budget",
-            _ => "bounded by the time budget",
-        };
+        context.sizes.borrow_mut().stream_array_bytes = Some(len as u64);
         let method = format!(
-            "3 arrays of {} MiB ({bound}), ordinary stores, transparent huge pages wanted",
+            "3 arrays of {} MiB, ordinary stores, transparent huge pages wanted",
             len / MIB
         );
         Ok(Self { a, b, c, len, method })

@@ -15,8 +15,10 @@ mod sha256;
 mod threads;
 
 use crate::harness::{Halt, Kernel, Scale};
-use reports::schema::{Better, Suite};
+use reports::schema::{BenchSizes, Better, Suite};
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -83,6 +85,10 @@ pub(crate) struct Context<'a> {
     pub(crate) peer: Option<String>,
     /// Time that this workload may take, set for each.
     pub(crate) share: Duration,
+    /// Sizes of another record to take, whatever they cost.
+    pub(crate) like: BenchSizes,
+    /// Sizes that were taken.
+    pub(crate) sizes: Rc<RefCell<BenchSizes>>,
 }
 
 /// All workloads in the order in which they run.

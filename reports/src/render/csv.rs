@@ -64,8 +64,62 @@ pub fn csv(report: &GuestReport) -> String {
             writer.write_record(&row).expect("memory can be written");
         }
     }
+    for row in probed(report) {
+        writer.write_record(&row).expect("memory can be written");
+    }
     let bytes = writer.into_inner().expect("memory can be flushed");
     String::from_utf8(bytes).expect("only strings were written")
+}
+
+/// The costs of the limits' probe as metrics of one sample: `limits.vcpus.1024.create`.
+fn probed(report: &GuestReport) -> Vec<[String; 21]> {
+    let Some(probe) = &report.probed_limits else {
+        return Vec::new();
+    };
+    let row = |key: &str, count: u64, what: &str, unit: &str, value: String, method: &str| -> [String; 21] {
+        let mut row: [String; 21] = Default::default();
+        let text = [
+            (0, safe(&report.machine.name)),
+            (1, "limits probe".to_owned()),
+            (2, "host".to_owned()),
+            (4, safe(&probe.stamp.created)),
+            (5, safe(&format!("limits.{key}.{count}.{what}"))),
+            (7, unit.to_owned()),
+            (8, "lower".to_owned()),
+            (9, "1".to_owned()),
+            (10, value.clone()),
+            (19, safe(method)),
+            (20, value),
+        ];
+        for (at, text) in text {
+            row[at] = text;
+        }
+        row
+    };
+    let mut rows = Vec::new();
+    for series in &probe.series {
+        for point in &series.curve {
+            let made = row(
+                &series.key,
+                point.count,
+                "create",
+                "ms",
+                point.create_ms.to_string(),
+                "one VM that grows",
+            );
+            let bytes = point.kernel_bytes.to_string();
+            let memory = row(
+                &series.key,
+                point.count,
+                "kernel-memory",
+                "bytes",
+                bytes,
+                "growth of the kernel's memory",
+            );
+            rows.extend([made, memory]);
+        }
+    }
+    rows
 }
 
 /// Text that no spreadsheet takes for a formula.

@@ -8,10 +8,33 @@ use crate::schema::{BenchRecord, Metric};
 use minijinja::Value;
 use serde::Serialize;
 
+/// A chart, and its points as a table: what is drawn has to be readable without seeing it.
 #[derive(Debug, Serialize)]
 pub(super) struct Chart {
     title: String,
     svg: Value,
+    x_name: String,
+    columns: Vec<String>,
+    rows: Vec<(String, Vec<String>)>,
+}
+
+/// `unit` goes behind the labels in the table's head; empty where they have it already.
+pub(super) fn chart(title: String, axes: &Axes, drawn: &[Curve], unit: &str) -> Chart {
+    let value = |curve: &Curve, x: f64| {
+        let point = curve.points.iter().find(|point| (point.0 - x).abs() < 1e-9);
+        point.map_or_else(String::new, |point| number(point.1))
+    };
+    Chart {
+        title,
+        svg: Value::from_safe_string(curves(axes, drawn)),
+        x_name: axes.x_name.clone(),
+        columns: drawn.iter().map(|curve| format!("{}{unit}", curve.label)).collect(),
+        rows: axes
+            .x_ticks
+            .iter()
+            .map(|(x, name)| (name.clone(), drawn.iter().map(|curve| value(curve, *x)).collect()))
+            .collect(),
+    }
 }
 
 pub(super) fn charts(records: &[BenchRecord]) -> Vec<Chart> {
@@ -70,10 +93,12 @@ fn latency_charts(records: &[BenchRecord]) -> Vec<Chart> {
                 .collect(),
             y_log: true,
         };
-        charts.push(Chart {
-            title: format!("{}: latency by percentile", clean(&metric.name)),
-            svg: Value::from_safe_string(curves(&axes, &drawn)),
-        });
+        charts.push(chart(
+            format!("{}: latency by percentile", clean(&metric.name)),
+            &axes,
+            &drawn,
+            &format!(" ({})", axes.y_name),
+        ));
     }
     charts
 }
@@ -194,10 +219,12 @@ fn scaling_chart(records: &[BenchRecord], stem: &str, by_threads: bool, first: &
             .collect(),
         y_log: !by_threads,
     };
-    Some(Chart {
-        title: format!("{title} by {what}"),
-        svg: Value::from_safe_string(curves(&axes, &drawn)),
-    })
+    Some(chart(
+        format!("{title} by {what}"),
+        &axes,
+        &drawn,
+        &format!(" ({})", axes.y_name),
+    ))
 }
 
 /// The name without its variant: `Integer arithmetic, one thread` is of the family `Integer arithmetic`.

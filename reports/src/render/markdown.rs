@@ -1,6 +1,7 @@
 //! The report as Markdown, for a ticket or a pull request.
 
 use super::format::{bytes, duration, float, number, rate};
+use super::probed::rows;
 use super::verdict::verdict;
 use super::view::clean;
 use crate::schema::{ComparisonVerdict, GuestReport, KeyClass, LimitEffect, Severity, StepStatus};
@@ -30,6 +31,7 @@ pub fn markdown(report: &GuestReport) -> String {
     changes(&mut out, report);
     measurements(&mut out, report);
     limits(&mut out, report);
+    probed_limits(&mut out, report);
     conversion(&mut out, report);
     checks(&mut out, report);
     settings(&mut out, report);
@@ -241,6 +243,35 @@ fn limits(out: &mut String, report: &GuestReport) {
                 number(limit.headroom()),
                 verdict.to_owned(),
                 format!("{} ({})", text(&limit.source), text(&limit.confidence)),
+            ],
+        );
+    }
+}
+
+fn probed_limits(out: &mut String, report: &GuestReport) {
+    let Some(probe) = &report.probed_limits else { return };
+    let columns = [
+        "Quantity",
+        "Documented",
+        "KVM says",
+        "Accepted there",
+        "This guest",
+        "Ended",
+        "Cost",
+    ];
+    heading(out, "What KVM really takes", &columns);
+    for found in rows(report, probe) {
+        let fits = found.badge.map_or(String::new(), |badge| format!(": {}", badge.word));
+        row(
+            out,
+            &[
+                found.quantity.to_owned(),
+                text(&found.documented.join("; ")),
+                text(&found.says),
+                text(&found.accepted),
+                text(&format!("{}{fits}", found.used)),
+                text(&found.reason),
+                text(&found.cost),
             ],
         );
     }

@@ -3,11 +3,11 @@
 use super::charts::{Bar, bars, ratio_track};
 use super::csv::word;
 use super::curve_charts::{Chart, charts};
-use super::format::{counted, duration, float, number};
+use super::format::{bytes, counted, duration, float, number};
 use super::view::{Badge, Facts, badge, clean, host_facts};
 use crate::schema::{
-    AcceleratorClass, BenchRecord, Better, Comparability, ComparedMetric, Comparison, ComparisonVerdict, GuestReport,
-    Metric,
+    AcceleratorClass, BenchRecord, BenchSizes, Better, Comparability, ComparedMetric, Comparison, ComparisonVerdict,
+    GuestReport, Metric,
 };
 use minijinja::Value;
 use serde::Serialize;
@@ -394,6 +394,11 @@ fn record(record: &BenchRecord) -> Record {
             ("Where", word(&record.place)),
             ("Under it", accelerator(record.accelerator).to_owned()),
             ("Engine", clean(record.engine.as_deref().unwrap_or("none"))),
+            (
+                "Storage",
+                clean(record.storage.as_deref().unwrap_or("not known from inside")),
+            ),
+            ("Sizes", sizes(&record.sizes)),
             ("Suite", word(&record.suite)),
             ("Taken", clean(&record.stamp.created)),
             ("By", clean(&record.stamp.tool)),
@@ -417,6 +422,24 @@ fn record(record: &BenchRecord) -> Record {
             .map(|metric| (clean(&metric.id), clean(&metric.reason)))
             .collect(),
         self_checks: record.self_checks.iter().map(|check| clean(check)).collect(),
+    }
+}
+
+fn sizes(sizes: &BenchSizes) -> String {
+    let parts = [
+        sizes.disk_file_bytes.map(|size| format!("disk file {}", bytes(size))),
+        sizes
+            .disk_rate
+            .map(|rate| format!("{rate} requests a second at a fixed rate")),
+        sizes
+            .stream_array_bytes
+            .map(|size| format!("three arrays of {}", bytes(size))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        "none that depend on the budget".to_owned()
+    } else {
+        parts.join(", ")
     }
 }
 

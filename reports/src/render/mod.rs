@@ -16,6 +16,7 @@ mod junit;
 mod limit_rows;
 mod markdown;
 mod measures;
+mod probed;
 mod settings;
 mod svg;
 mod verdict;

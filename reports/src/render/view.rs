@@ -5,6 +5,7 @@ use super::format::{bytes, counted, duration, float, number, rate};
 use super::inside::{self, ChangeRow, Inside};
 use super::limit_rows::{LimitGroup, limits};
 use super::measures::{self, Measures};
+use super::probed::{Probed, probed};
 use super::settings::{KeyCount, KeyRow, key_counts, keys};
 use super::svg::printable;
 use super::verdict::{Arrival, verdict};
@@ -89,6 +90,7 @@ pub(super) struct View {
     measures: Measures,
     limits: Vec<LimitGroup>,
     users_limits: Vec<LimitRow>,
+    probed: Option<Probed>,
     disks: Vec<DiskRow>,
     conversion_total: Option<String>,
     finding_counts: String,
@@ -158,6 +160,7 @@ impl View {
             measures: measures::new(report),
             limits,
             users_limits,
+            probed: probed(report),
             disks: disks(report),
             conversion_total: conversion_total(report),
             finding_counts: finding_counts(&report.findings),

@@ -115,6 +115,30 @@ pub struct SkippedMetric {
     pub reason: String,
 }
 
+/// Sizes that depend on the time and room there were. Two records compare where they are equal: what measures the second takes
+/// those of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+pub struct BenchSizes {
+    /// The file that the disk metrics work on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_file_bytes: Option<u64>,
+    /// Requests a second of `disk.randread-4k.rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_rate: Option<u32>,
+    /// Each of STREAM's three arrays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_array_bytes: Option<u64>,
+}
+
+impl BenchSizes {
+    /// None was needed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What disturbed the run.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
@@ -145,12 +169,19 @@ pub struct BenchRecord {
     /// Engine and version, for guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// What the runner gave the guest as its first disk: `throw-away qcow2 overlays on qcow2, virtio-blk, …`. Nobody inside can
+    /// know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
     /// The machine as seen from inside.
     pub host: HostFacts,
     /// Suite.
     pub suite: Suite,
     /// Disturbance.
     pub noise: Noise,
+    /// Sizes that depend on the budget.
+    #[serde(default, skip_serializing_if = "BenchSizes::is_empty")]
+    pub sizes: BenchSizes,
     /// The metrics.
     pub metrics: Vec<Metric>,
     /// What could not be measured.

@@ -1,6 +1,8 @@
 //! The report of one guest: everything its run folder knows, gathered.
 
-use super::{Accounting, BenchRecord, Comparison, DeepFacts, Finding, HostFacts, Manifest, ProofRecord, Stamp};
+use super::{
+    Accounting, BenchRecord, Comparison, DeepFacts, Finding, HostFacts, LimitsReport, Manifest, ProofRecord, Stamp,
+};
 use serde::{Deserialize, Serialize};
 
 /// A disk of the machine, for tables.
@@ -205,6 +207,9 @@ pub struct GuestReport {
     /// Documented limits beside what the guest uses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitUse>,
+    /// What KVM on a host really takes, where it was probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probed_limits: Option<LimitsReport>,
     /// Screenshots as data, so that the HTML stands alone: milestone name and PNG bytes in base64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub screenshots: Vec<(String, String)>,

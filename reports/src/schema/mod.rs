@@ -12,10 +12,11 @@ mod deep;
 mod estate;
 mod guest;
 mod host;
+mod probed;
 mod proof;
 
 pub use accounting::{AccountedKey, Accounting, KeyClass};
-pub use bench::{BenchRecord, Better, Metric, Noise, Percentile, Place, SkippedMetric, Suite, Summary};
+pub use bench::{BenchRecord, BenchSizes, Better, Metric, Noise, Percentile, Place, SkippedMetric, Suite, Summary};
 pub use check::{Finding, Severity};
 pub use compare::{Comparability, ComparedMetric, Comparison, ComparisonVerdict, RecordRef};
 pub use conversion::{DiskManifest, HashTree, Manifest, SourceFile};
@@ -28,6 +29,7 @@ pub use guest::{
     DiskFacts, FixupFacts, GuestReport, LimitEffect, LimitUse, MachineFacts, NicFacts, StepRecord, StepStatus,
 };
 pub use host::HostFacts;
+pub use probed::{DocumentedLimit, KvmCapabilities, LimitsReport, ProbeEnd, ProbePoint, ProbeSeries};
 pub use proof::{AcceleratorClass, Evidence, Milestone, ProofRecord, ProofTry, ProofVerdict};
 
 /// Version of all record schemas. Written into every file as `schema`.

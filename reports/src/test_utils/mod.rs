@@ -3,16 +3,17 @@
 //! Every figure in it is made up by a fixed sequence; none was measured.
 
 mod estate;
+mod probed;
 
 pub use estate::{HOSTILE, sample_estate};
 
 use crate::limits::{self, MachineNumbers};
 use crate::schema::{
-    AcceleratorClass, AccountedKey, Accounting, BenchRecord, Better, Comparability, ComparedMetric, Comparison,
-    ComparisonVerdict, DeepFacts, DiskFacts, DiskManifest, DriverPlace, Evidence, Finding, FixupFacts, GuestReport,
-    HashTree, HostFacts, KernelFacts, KeyClass, MachineFacts, Manifest, Metric, Milestone, NicFacts, Noise, Percentile,
-    Place, ProofRecord, ProofVerdict, RecordRef, Severity, SkippedMetric, SourceFile, Stamp, StepRecord, StepStatus,
-    Suite, Summary, SystemFacts, VolumeFacts,
+    AcceleratorClass, AccountedKey, Accounting, BenchRecord, BenchSizes, Better, Comparability, ComparedMetric,
+    Comparison, ComparisonVerdict, DeepFacts, DiskFacts, DiskManifest, DriverPlace, Evidence, Finding, FixupFacts,
+    GuestReport, HashTree, HostFacts, KernelFacts, KeyClass, MachineFacts, Manifest, Metric, Milestone, NicFacts,
+    Noise, Percentile, Place, ProofRecord, ProofVerdict, RecordRef, Severity, SkippedMetric, SourceFile, Stamp,
+    StepRecord, StepStatus, Suite, Summary, SystemFacts, VolumeFacts,
 };
 
 const GIB: u64 = 1 << 30;
@@ -31,6 +32,7 @@ pub fn sample_report() -> GuestReport {
     GuestReport {
         stamp: stamp(),
         limits: limits::usage(&MachineNumbers::from(&machine)),
+        probed_limits: Some(probed::probed()),
         host: host(None),
         steps: steps(),
         findings: findings(),
@@ -588,6 +590,14 @@ fn record(label: &str, place: Place, accelerator: AcceleratorClass, factor: f64)
             Place::Guest => Some("KVMKVMKVM"),
             _ => None,
         }),
+        storage: (place == Place::Guest).then(|| {
+            "throw-away qcow2 overlays on qcow2, virtio-blk, direct I/O, flushes reach the disk (none)".to_owned()
+        }),
+        sizes: BenchSizes {
+            disk_file_bytes: Some(GIB / 4),
+            disk_rate: Some(2000),
+            stream_array_bytes: Some(GIB / 8),
+        },
         suite: Suite::Quick,
         noise: Noise {
             steal_cpu_seconds: 0.02,

@@ -7,11 +7,15 @@ use std::{
 
 use esxodus_runner::{
     engine::{
-        Accelerator, DiskBus, DiskFormat as Format, DiskSpec, Engine as _, FirmwareSpec, MachineModel, VmEventKind,
-        VmSpec,
+        Accelerator, DiskBus, DiskCache, DiskFormat as Format, DiskSpec, Engine as _, FirmwareSpec, MachineModel,
+        VmEventKind, VmSpec,
     },
     engine::{DirectKernel, Vm},
-    kvm::{ExitReason, config::DiskFormat, engine::Kvm},
+    kvm::{
+        ExitReason,
+        config::{CacheMode, DiskFormat},
+        engine::Kvm,
+    },
 };
 
 use super::{Failure, Options, check_echo};
@@ -27,6 +31,10 @@ fn spec(options: &Options) -> VmSpec {
         bus: DiskBus::VirtioBlk,
         serial: (!disk.serial.is_empty()).then(|| disk.serial.clone()),
         snapshot: false,
+        cache: match disk.cache {
+            CacheMode::Writeback => DiskCache::Writeback,
+            CacheMode::Unsafe => DiskCache::Unsafe,
+        },
     };
     VmSpec {
         name: "lab".into(),

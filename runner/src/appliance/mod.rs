@@ -8,7 +8,9 @@ pub use image::{agent_binary, appliance_kernel, appliance_status, cache_dir, ker
 
 use crate::agent_client::{AgentClient, Listener};
 use crate::arch::Topology;
-use crate::engine::{Accelerator, DiskBus, DiskFormat, DiskSpec, Engine, FirmwareSpec, MachineModel, Vm, VmSpec};
+use crate::engine::{
+    Accelerator, DiskBus, DiskCache, DiskFormat, DiskSpec, Engine, FirmwareSpec, MachineModel, Vm, VmSpec,
+};
 use crate::{Result, RunnerError};
 use agent::protocol::{Answer, Change, FixupWish, Request, Role};
 use std::path::{Path, PathBuf};
@@ -56,6 +58,12 @@ impl Appliance {
             bus: DiskBus::VirtioBlk,
             serial: None,
             snapshot: false,
+            // Nobody needs the writes of a throw-away overlay after a crash; those of the real disk are kept.
+            cache: if path.starts_with(scratch) {
+                DiskCache::Unsafe
+            } else {
+                DiskCache::Writeback
+            },
         };
         let spec = VmSpec {
             name: "esxodus-appliance".into(),

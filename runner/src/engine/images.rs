@@ -8,7 +8,7 @@ use crate::{Result, RunnerError};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Longest chain that is followed.
@@ -125,6 +125,21 @@ pub fn other_files(path: &Path, format: DiskFormat) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// Can the image and everything behind it be read past the page cache? A tmpfs or some network file systems cannot.
+#[must_use]
+pub fn direct_io(path: &Path, format: DiskFormat) -> bool {
+    let Ok(behind) = other_files(path, format) else {
+        return false;
+    };
+    let open = |file: &Path| {
+        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        File::options().read(true).custom_flags(flags).open(file).ok()
+    };
+    std::iter::once(path)
+        .chain(behind.iter().map(PathBuf::as_path))
+        .all(|file| open(file).is_some())
 }
 
 /// Refuses an image that names files outside `folders` and its own folder.

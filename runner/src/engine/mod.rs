@@ -9,7 +9,7 @@ mod spec;
 pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose, choose_direct, fitting};
 pub use console::{Console, ConsoleLine};
 pub(crate) use process::Process;
-pub use spec::{DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
+pub use spec::{DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
 
 use crate::Result;
 use std::os::unix::net::UnixStream;

@@ -132,6 +132,33 @@ pub struct DiskSpec {
     pub serial: Option<String>,
     /// Writes go into this file (see [`crate::qemu::overlay`]) or, without `snapshot`, into the image.
     pub snapshot: bool,
+    /// What stands between the guest's writes and the host's disk.
+    pub cache: DiskCache,
+}
+
+/// What stands between the guest's writes and the host's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DiskCache {
+    /// The host's page cache; a guest's flush reaches the disk.
+    #[default]
+    Writeback,
+    /// Nothing: direct I/O, and flushes reach the disk. What hypervisors do by default, so that figures taken on it compare. Only
+    /// where [`super::images::direct_io`] holds; the own VMM has no such mode and takes `Writeback`.
+    Direct,
+    /// The host's page cache, and flushes do nothing: for disks that are thrown away whatever happens.
+    Unsafe,
+}
+
+impl DiskCache {
+    /// For records.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Writeback => "host page cache, flushes reach the disk (writeback)",
+            Self::Direct => "direct I/O, flushes reach the disk (none)",
+            Self::Unsafe => "host page cache, flushes ignored (unsafe)",
+        }
+    }
 }
 
 /// A network adapter.

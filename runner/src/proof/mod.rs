@@ -12,7 +12,7 @@ mod verdict;
 mod watch;
 
 pub use disks::DiskCheck;
-pub use request::{ProveDisk, ProveOutcome, ProveRequest};
+pub use request::{BenchWish, ProveDisk, ProveOutcome, ProveRequest};
 pub use search::SEARCH_ORDER;
 
 use crate::appliance::Appliance;
@@ -23,7 +23,7 @@ use agent::protocol::Request;
 use convert::machine::OsFamily;
 use convert::progress::Progress;
 use evidence::Folder;
-use reports::schema::{BenchRecord, DeepFacts, Place, ProofRecord, ProofTry, ProofVerdict, Stamp, Suite};
+use reports::schema::{BenchRecord, DeepFacts, Milestone, Place, ProofRecord, ProofTry, ProofVerdict, Stamp, Suite};
 use request::Hardware;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,7 @@ struct Ground<'a> {
     deep: Option<DeepFacts>,
     injected: bool,
     notes: Vec<String>,
+    measured: bool,
 }
 
 /// One boot.
@@ -77,6 +78,18 @@ struct Boot {
 impl Boot {
     fn good(&self) -> bool {
         self.outcome.verdict == ProofVerdict::Proven
+    }
+
+    fn as_try(&self) -> ProofTry {
+        ProofTry {
+            bus: self.hardware.bus.name().to_owned(),
+            nic: self.hardware.nic.to_owned(),
+            firmware: self.hardware.firmware_name().to_owned(),
+            verdict: self.outcome.verdict,
+            reason: self.outcome.reason.clone(),
+            seconds: self.seconds,
+            evidence: self.folder.clone(),
+        }
     }
 
     fn words(&self) -> String {
@@ -128,6 +141,7 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
         deep: None,
         injected: false,
         notes: Vec::new(),
+        measured: false,
     };
     if request.inject_agent {
         let since = Instant::now();
@@ -159,12 +173,14 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
             break;
         }
     }
+    let repeats = ground.repeat(&boots, &folder, &mut stages, cancel)?;
     progress.end("prove");
 
     let notes = std::mem::take(&mut ground.notes);
     let mut outcome = conclude(request, &ground.version, boots, notes);
     outcome.inspection = ground.inspection.take();
     let record = &mut outcome.record;
+    outcome.repeats = judge_repeats(record, repeats);
     drop(scratch);
     let since = Instant::now();
     check.clone_into(&mut record.disks_check);
@@ -183,20 +199,30 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
     Ok(outcome)
 }
 
+/// Puts further boots on the proven hardware into the record: what boots only sometimes is not proven. Returns their milestones.
+fn judge_repeats(record: &mut ProofRecord, repeats: Vec<Boot>) -> Vec<Vec<Milestone>> {
+    let of = repeats.len() + 1;
+    for (index, boot) in repeats.iter().enumerate() {
+        record.tries.push(boot.as_try());
+        if record.verdict == ProofVerdict::Proven && !boot.good() {
+            record.verdict = boot.outcome.verdict;
+            record.reason = format!(
+                "boot {} of {of} on the same hardware was not proven: {}; the first was",
+                index + 2,
+                boot.outcome.reason
+            );
+            record.advice.splice(0..0, boot.outcome.advice.iter().cloned());
+        }
+    }
+    if record.verdict == ProofVerdict::Proven && of > 1 {
+        record.reason = format!("{}; all {of} boots were proven", record.reason);
+    }
+    repeats.into_iter().map(|boot| boot.outcome.milestones).collect()
+}
+
 /// The record of all boots: the one that is proven, else one that came up unconfirmed, else the first one, which is the machine as it is.
 fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: Vec<String>) -> ProveOutcome {
-    let tries: Vec<ProofTry> = boots
-        .iter()
-        .map(|boot| ProofTry {
-            bus: boot.hardware.bus.name().to_owned(),
-            nic: boot.hardware.nic.to_owned(),
-            firmware: boot.hardware.firmware_name().to_owned(),
-            verdict: boot.outcome.verdict,
-            reason: boot.outcome.reason.clone(),
-            seconds: boot.seconds,
-            evidence: boot.folder.clone(),
-        })
-        .collect();
+    let tries: Vec<ProofTry> = boots.iter().map(Boot::as_try).collect();
     let many = tries.len() > 1;
     let unconfirmed = |boot: &Boot| boot.outcome.verdict == ProofVerdict::BootedUnconfirmed;
     let chosen = boots
@@ -277,6 +303,7 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
         inspection: None,
         bench,
         bench_missing,
+        repeats: Vec::new(),
         stages: Vec::new(),
     }
 }
@@ -303,7 +330,27 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Boots once on `hardware`, from overlays of this boot's own.
+    /// Boots again on the hardware that is proven, as often as is wished, without measuring.
+    fn repeat(
+        &mut self,
+        boots: &[Boot],
+        folder: &Folder,
+        stages: &mut Stages,
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Boot>> {
+        let mut repeats = Vec::new();
+        let Some(proven) = boots.iter().find(|boot| boot.good()) else {
+            return Ok(repeats);
+        };
+        for again in 2..=self.request.boots {
+            let further = folder.further(&format!("boot-{again}"))?;
+            let number = boots.len() + repeats.len() + 1;
+            repeats.push(self.boot(proven.hardware.clone(), number, &further, stages, cancel)?);
+        }
+        Ok(repeats)
+    }
+
+    /// Boots once on `hardware`, from overlays of this boot's own. What is measured is measured at the first one that is proven.
     fn boot(
         &mut self,
         hardware: Hardware,
@@ -344,10 +391,16 @@ impl Ground<'_> {
         stages.done("steady", since);
 
         let (mut bench, mut bench_missing) = (None, None);
-        if let Some(suite) = request.bench {
+        if let Some(wish) = request.bench.as_ref().filter(|_| !self.measured) {
             let since = Instant::now();
-            match measure(&mut watch, suite, request, &self.version, cancel) {
-                Ok(record) => bench = Some(record),
+            match measure(&mut watch, wish, request, &self.version, cancel) {
+                Ok(record) => {
+                    self.measured = true;
+                    bench = Some(BenchRecord {
+                        storage: request.storage(&spec),
+                        ..record
+                    });
+                }
                 Err(RunnerError::Cancelled) => return Err(RunnerError::Cancelled),
                 Err(error) => bench_missing = Some(error.to_string()),
             }
@@ -398,15 +451,16 @@ fn inject(
 
 fn measure(
     watch: &mut Watch<'_>,
-    suite: Suite,
+    wish: &BenchWish,
     request: &ProveRequest,
     version: &str,
     cancel: &AtomicBool,
 ) -> Result<BenchRecord> {
-    let (name, patience) = match suite {
+    let (name, patience) = match wish.suite {
         Suite::Quick => ("quick", Duration::from_secs(300)),
         Suite::Full => ("full", Duration::from_secs(3600)),
     };
+    let patience = patience.max(Duration::from_secs(wish.budget_seconds.unwrap_or(0).saturating_mul(2)));
     let agent = watch
         .agent()
         .ok_or_else(|| RunnerError::Agent("it did not answer from inside, so nothing could be measured".into()))?;
@@ -414,8 +468,11 @@ fn measure(
     let value = agent.facts(
         Request::Bench {
             suite: name.into(),
-            budget_seconds: request.bench_budget_seconds.unwrap_or(0),
+            budget_seconds: wish.budget_seconds.unwrap_or(0),
             deadline_ms,
+            only: wish.only.clone(),
+            folder: wish.folder.clone(),
+            like: wish.like,
         },
         patience + Duration::from_secs(30),
         cancel,
@@ -431,4 +488,84 @@ fn measure(
         request.choice.accelerator.name()
     );
     Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Boot, Outcome, judge_repeats};
+    use crate::engine::{DiskBus, FirmwareSpec};
+    use crate::proof::request::Hardware;
+    use reports::schema::{AcceleratorClass, Milestone, ProofRecord, ProofVerdict, Stamp};
+
+    fn boot(verdict: ProofVerdict, at_ms: u64) -> Boot {
+        Boot {
+            hardware: Hardware::new(DiskBus::VirtioBlk, FirmwareSpec::Bios),
+            outcome: Outcome {
+                verdict,
+                reason: "the kernel panicked".to_owned(),
+                advice: vec!["look at its console".to_owned()],
+                cause: None,
+                milestones: vec![Milestone {
+                    name: "kernel".to_owned(),
+                    at_ms,
+                    seen: String::new(),
+                    screenshot: None,
+                }],
+                guest: None,
+                evidence: Vec::new(),
+            },
+            bench: None,
+            bench_missing: None,
+            seconds: 1.0,
+            folder: "proof/try-boot-2".to_owned(),
+        }
+    }
+
+    fn proven() -> ProofRecord {
+        ProofRecord {
+            stamp: Stamp::now("test"),
+            verdict: ProofVerdict::Proven,
+            reason: "the agent answered".to_owned(),
+            advice: Vec::new(),
+            engine: "qemu".to_owned(),
+            accelerator: AcceleratorClass::Tcg,
+            engine_reason: String::new(),
+            firmware: "bios".to_owned(),
+            devices: String::new(),
+            milestones: Vec::new(),
+            guest: None,
+            evidence: Vec::new(),
+            tries: Vec::new(),
+            disks_check: String::new(),
+            disks_before: Vec::new(),
+            disks_after: Vec::new(),
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn what_boots_only_sometimes_is_not_proven_and_the_boot_that_failed_is_named() {
+        let mut record = proven();
+        let repeats = vec![boot(ProofVerdict::Proven, 100), boot(ProofVerdict::Failed, 90)];
+        let milestones = judge_repeats(&mut record, repeats);
+        assert_eq!(record.verdict, ProofVerdict::Failed);
+        assert!(
+            record.reason.contains("boot 3 of 3") && record.reason.contains("panicked"),
+            "{}",
+            record.reason
+        );
+        assert_eq!(record.advice, ["look at its console"]);
+        assert_eq!(
+            (record.tries.len(), milestones.len(), milestones[1][0].at_ms),
+            (2, 2, 90)
+        );
+
+        let mut record = proven();
+        judge_repeats(&mut record, vec![boot(ProofVerdict::Proven, 100)]);
+        assert_eq!(record.verdict, ProofVerdict::Proven);
+        assert!(record.reason.contains("all 2 boots"), "{}", record.reason);
+        let mut record = proven();
+        judge_repeats(&mut record, Vec::new());
+        assert_eq!(record.reason, "the agent answered");
+    }
 }

@@ -2,9 +2,11 @@
 
 use super::DiskCheck;
 use crate::arch::Topology;
-use crate::engine::{Choice, DirectKernel, DiskBus, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
+use crate::engine::{
+    Choice, DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec, images,
+};
 use convert::machine::{FirmwareKind, Machine, OsFamily};
-use reports::schema::{BenchRecord, ProofRecord, Suite};
+use reports::schema::{BenchRecord, BenchSizes, Milestone, ProofRecord, Suite};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +17,35 @@ pub struct ProveDisk {
     pub path: PathBuf,
     /// Its format.
     pub format: DiskFormat,
+}
+
+/// What to measure in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BenchWish {
+    /// How thorough.
+    pub suite: Suite,
+    /// Wall seconds that the measuring plans for; `None`: the suite's own.
+    pub budget_seconds: Option<u64>,
+    /// Only metrics whose id contains one of these; empty: everything.
+    pub only: Vec<String>,
+    /// Folder in the guest; `None`: `/var/tmp`.
+    pub folder: Option<String>,
+    /// Sizes of the record that it will be compared with.
+    pub like: BenchSizes,
+}
+
+impl BenchWish {
+    /// Everything of `suite`.
+    #[must_use]
+    pub fn new(suite: Suite) -> Self {
+        Self {
+            suite,
+            budget_seconds: None,
+            only: Vec::new(),
+            folder: None,
+            like: BenchSizes::default(),
+        }
+    }
 }
 
 /// What to prove.
@@ -40,10 +71,10 @@ pub struct ProveRequest {
     pub silence: Duration,
     /// Where it fails, try other buses and firmware, in the order of [`super::SEARCH_ORDER`].
     pub search: bool,
+    /// Boots in all on the hardware that is proven: more than one shows whether it boots every time, and how its times vary.
+    pub boots: u32,
     /// Also measure in the guest.
-    pub bench: Option<Suite>,
-    /// Wall seconds that the measuring plans for; `None`: the suite's own.
-    pub bench_budget_seconds: Option<u64>,
+    pub bench: Option<BenchWish>,
     /// Put the agent into the overlay.
     pub inject_agent: bool,
     /// Disk bus other than the default (virtio-blk for Linux, SATA for everything else).
@@ -65,6 +96,8 @@ pub struct ProveOutcome {
     pub bench: Option<BenchRecord>,
     /// Why there is no benchmark record although one was asked for.
     pub bench_missing: Option<String>,
+    /// Milestones of the further boots on the same hardware, where more than one was asked for.
+    pub repeats: Vec<Vec<Milestone>>,
     /// Wall seconds by stage: `check`, `inject`, `boot`, `steady`, `bench`, `power-off`, `check-after`; of all tries together.
     pub stages: Vec<(String, f64)>,
 }
@@ -157,8 +190,8 @@ impl ProveRequest {
             timeout: Duration::from_secs(300),
             silence: SILENCE,
             search: false,
+            boots: 1,
             bench: None,
-            bench_budget_seconds: None,
             inject_agent: true,
             bus: None,
             firmware: None,
@@ -195,10 +228,37 @@ impl ProveRequest {
         for (wanted, disk) in spec.disks.iter_mut().zip(&self.disks) {
             wanted.format = disk.format;
             wanted.snapshot = !persist;
+            wanted.cache = if persist {
+                DiskCache::Writeback
+            } else {
+                DiskCache::Unsafe
+            };
         }
         spec.display = false;
         spec.agent = false;
         (spec, notes)
+    }
+
+    /// A proof alone throws its writes away, and flushes would only cost time. What is measured has to reach the disk.
+    fn cache(&self, overlay: &Path) -> DiskCache {
+        if self.bench.is_none() {
+            DiskCache::Unsafe
+        } else if images::direct_io(overlay, DiskFormat::Qcow2) {
+            DiskCache::Direct
+        } else {
+            DiskCache::Writeback
+        }
+    }
+
+    /// What a guest on `spec` is measured on, for the record.
+    pub(crate) fn storage(&self, spec: &VmSpec) -> Option<String> {
+        let (disk, real) = (spec.disks.first()?, self.disks.first()?);
+        Some(format!(
+            "throw-away qcow2 overlays on {}, {}, {}",
+            real.format.name(),
+            disk.bus.name(),
+            disk.cache.words()
+        ))
     }
 
     /// The guest on `disks` (the overlays), and in words where it is smaller than the machine.
@@ -248,6 +308,7 @@ impl ProveRequest {
                     bus: hardware.bus,
                     serial: serial(index),
                     snapshot: false,
+                    cache: self.cache(path),
                 })
                 .collect(),
             nics: machine

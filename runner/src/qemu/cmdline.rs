@@ -1,7 +1,7 @@
 //! QEMU's argument list from a [`VmSpec`]: pure, so that tests can look at it.
 
 use super::firmware::Flash;
-use crate::engine::{Accelerator, DiskBus, MachineModel, VmSpec};
+use crate::engine::{Accelerator, DiskBus, DiskCache, MachineModel, VmSpec};
 use agent::protocol::PORT_NAME;
 use serde_json::json;
 use std::path::Path;
@@ -83,9 +83,7 @@ pub(crate) fn arguments(
     }
     let mut ports = 0;
     for (index, (disk, (path, format))) in spec.disks.iter().zip(disks).enumerate() {
-        // Nobody needs the writes of a throw-away overlay after a crash: flushes would only cost time.
-        let volatile = path.starts_with(&spec.scratch);
-        let cache = json!({"direct": false, "no-flush": volatile});
+        let cache = json!({"direct": disk.cache == DiskCache::Direct, "no-flush": disk.cache == DiskCache::Unsafe});
         let file = json!({"driver": "file", "node-name": format!("f{index}"), "filename": path, "cache": cache, "aio": "threads", "discard": "unmap"});
         let node = json!({"driver": format, "node-name": format!("d{index}"), "file": format!("f{index}"), "cache": cache, "discard": "unmap"});
         add(&["-blockdev", &file.to_string(), "-blockdev", &node.to_string()]);
@@ -190,4 +188,59 @@ fn kept_slot(spec: &VmSpec, index: usize) -> Option<u32> {
     let slot = spec.nics.get(index)?.slot.filter(|slot| (1..=1023).contains(slot))?;
     let alone = spec.nics.iter().filter(|nic| nic.slot == Some(slot)).count() == 1;
     alone.then_some(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::arguments;
+    use crate::arch::Topology;
+    use crate::engine::{Accelerator, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, VmSpec};
+    use std::path::{Path, PathBuf};
+
+    /// The `-blockdev` arguments of a guest with one disk in the folder for throw-away overlays.
+    fn block_devices(cache: DiskCache) -> Vec<String> {
+        let path = PathBuf::from("/scratch/overlay.qcow2");
+        let spec = VmSpec {
+            name: "guest".to_owned(),
+            topology: Topology::flat(1),
+            memory_mib: 512,
+            machine: MachineModel::Q35,
+            firmware: FirmwareSpec::Bios,
+            kernel: None,
+            disks: vec![DiskSpec {
+                path: path.clone(),
+                format: DiskFormat::Qcow2,
+                bus: DiskBus::VirtioBlk,
+                serial: None,
+                snapshot: false,
+                cache,
+            }],
+            nics: Vec::new(),
+            uuid: None,
+            display: false,
+            agent: false,
+            rtc_local: false,
+            accelerator: Accelerator::Tcg,
+            scratch: "/scratch".into(),
+        };
+        let all = arguments(&spec, None, Path::new("/sockets"), &[(path, "qcow2")]);
+        all.into_iter().filter(|one| one.starts_with('{')).collect()
+    }
+
+    #[test]
+    fn flushes_are_dropped_where_that_was_asked_for_and_not_by_where_the_disk_lies() {
+        for (cache, direct, dropped) in [
+            (DiskCache::Direct, true, false),
+            (DiskCache::Writeback, false, false),
+            (DiskCache::Unsafe, false, true),
+        ] {
+            let found = block_devices(cache);
+            assert_eq!(found.len(), 2);
+            for device in found {
+                let device: serde_json::Value = serde_json::from_str(&device).expect("JSON");
+                assert_eq!(device["cache"]["direct"], direct, "{device}");
+                assert_eq!(device["cache"]["no-flush"], dropped, "{device}");
+            }
+        }
+    }
 }

@@ -34,11 +34,18 @@ pub(super) fn plan<'a>(shared: &Shared) -> Planned<'a> {
         let mut probe = Recorder::default();
         let took = closed::run(engine.as_mut(), 1, 64, &mut requests, &mut probe, cancel)?;
         let half = 32.0 / took.as_secs_f64().max(1e-9);
-        let rate = RATES
-            .into_iter()
-            .rev()
-            .find(|rate| f64::from(*rate) <= half)
-            .unwrap_or(RATES[0]);
+        let rate = context.like.disk_rate.filter(|rate| *rate > 0).unwrap_or_else(|| {
+            let reached = |rate: &u32| f64::from(*rate) <= half;
+            RATES.into_iter().rev().find(reached).unwrap_or(RATES[0])
+        });
+        // A rate above what the disk can do measures how long the queue has grown, which depends on the time alone.
+        if f64::from(rate) > half * 2.0 {
+            return Err(Halt::Skip(format!(
+                "the other record's rate of {rate} a second is beyond the {:.0} that depth 1 reaches here",
+                half * 2.0
+            )));
+        }
+        context.sizes.borrow_mut().disk_rate = Some(rate);
         let method = format!(
             "random reads of 4 KiB at {rate} a second from intended starts, {}",
             target.how

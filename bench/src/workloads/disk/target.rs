@@ -51,9 +51,10 @@ impl Target {
             }
             _ => Halt::failed("cannot make a file in the folder", error),
         })?;
-        let wanted = room(&file, context.disk_budget_bytes)?;
+        let wanted = room(&file, context.like.disk_file_bytes.unwrap_or(context.disk_budget_bytes))?;
         allocate(&file, wanted)?;
         let bytes = fill(&file, wanted, context)?;
+        context.sizes.borrow_mut().disk_file_bytes = Some(bytes);
         let engine = EngineKind::best(&file, BLOCK);
         let how = format!(
             "O_DIRECT on a preallocated file of {} MiB of random data, no two writes alike, {}",
@@ -130,7 +131,8 @@ fn allocate(file: &File, bytes: u64) -> Result<(), Halt> {
     }
 }
 
-/// Writes random data, and stops at a power of two where the share of time is used up. Returns the size.
+/// Writes random data, and stops at a power of two where the share of time is used up. A size that was asked for is kept or
+/// refused: on a smaller file caches would answer instead of the disk. Returns the size.
 fn fill(file: &File, wanted: u64, context: &Context<'_>) -> Result<u64, Halt> {
     const CHUNK: u64 = 4 * MIB;
     let size = usize::try_from(CHUNK).map_err(|error| Halt::failed("chunk", error))?;
@@ -153,12 +155,29 @@ fn fill(file: &File, wanted: u64, context: &Context<'_>) -> Result<u64, Halt> {
             power = at;
         }
         let used = start.elapsed();
+        if context.like.disk_file_bytes.is_some() {
+            // As long as a metric may take at most (Plan::limit).
+            if used > context.share * 3 && at < wanted {
+                return Err(Halt::Skip(format!(
+                    "filling a file of {} MiB, the size of the other record, was not done in time ({} MiB in {:.0} s); raise \
+                     the budget",
+                    wanted / MIB,
+                    at / MIB,
+                    used.as_secs_f64()
+                )));
+            }
+            continue;
+        }
         // The next power of two would take as long again as all up to here.
         if power == at && used > context.share * 3 / 8 || used > context.share && power > 0 {
             break;
         }
     }
-    let bytes = power.max(wanted.min(16 * MIB)).min(wanted);
+    let bytes = if context.like.disk_file_bytes.is_some() {
+        wanted
+    } else {
+        power.max(wanted.min(16 * MIB)).min(wanted)
+    };
     file.set_len(bytes)
         .map_err(|error| Halt::failed("cannot cut the file", error))?;
     file.sync_all().map_err(|error| Halt::failed("fsync", error))?;

@@ -14,8 +14,8 @@ use super::config::{CacheMode, DiskConfig, DiskFormat as ImageFormat, Transport}
 use super::outcome::Stages;
 use crate::devices::MachineEvent;
 use crate::engine::{
-    BootStages, Console, DiskBus, DiskFormat, DiskSpec, Ended, Engine, NicSpec, Process, Vm, VmEvent, VmEventKind,
-    VmSpec, VmStats, images,
+    BootStages, Console, DiskBus, DiskCache, DiskFormat, DiskSpec, Ended, Engine, NicSpec, Process, Vm, VmEvent,
+    VmEventKind, VmSpec, VmStats, images,
 };
 use crate::{Result, RunnerError, qemu};
 use agent::protocol::UART_LINE;
@@ -154,8 +154,7 @@ fn disk_config(spec: &VmSpec, index: usize, disk: &DiskSpec) -> Result<DiskConfi
     // A queue a vCPU, so that none waits for another's requests; each has a thread.
     config.queues = u16::try_from(spec.topology.vcpus().clamp(1, MAX_QUEUES)).unwrap_or(1);
     config.backing = images::other_files(&path, format)?;
-    // As with QEMU: nobody needs the writes of a throw-away overlay after a crash.
-    if path.starts_with(&spec.scratch) {
+    if disk.cache == DiskCache::Unsafe {
         config.cache = CacheMode::Unsafe;
     }
     config.serial = disk

@@ -1,4 +1,4 @@
-//! What KVM on this host really takes: VMs that never run, with growing numbers of vCPUs, memory slots, bytes of guest
+//! What KVM on this host really takes: a VM that never runs for each quantity, with growing numbers of vCPUs, memory slots, bytes of guest
 //! memory and virtio queues, until KVM says no or a bound is reached. What each costs is measured on the way.
 //!
 //! Bounded in time, stops before memory gets short, and leaves nothing: all of it hangs on file descriptors.
@@ -9,7 +9,7 @@ mod series;
 
 use crate::{Result, RunnerError};
 use kvm_ioctls::{Cap, Kvm};
-use serde::Serialize;
+use reports::schema::{HostFacts, KvmCapabilities, LimitsReport, ProbeSeries, Stamp};
 use series::{Bounds, Step};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsOptions {
-    /// Longest time for everything; each of the four series gets its part of what is left.
+    /// Longest time for everything; each of the four series gets its part of what is left, guest memory what the others leave.
     pub deadline: Duration,
     /// Stops where available memory would fall below so many bytes.
     pub memory_floor_bytes: u64,
@@ -47,96 +47,6 @@ impl Default for LimitsOptions {
     }
 }
 
-/// What KVM says about itself. 0 where it does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Capabilities {
-    /// KVM_CAP_NR_VCPUS: recommended vCPUs of one VM.
-    pub nr_vcpus: u64,
-    /// KVM_CAP_MAX_VCPUS: vCPUs of one VM at most.
-    pub max_vcpus: u64,
-    /// KVM_CAP_MAX_VCPU_ID: vCPU ids lie below this.
-    pub max_vcpu_id: u64,
-    /// KVM_CAP_NR_MEMSLOTS: memory slots of one VM.
-    pub nr_memslots: u64,
-}
-
-/// A limit from the table, beside the measured one.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Documented {
-    /// Product.
-    pub product: String,
-    /// Its version.
-    pub version: String,
-    /// Value with its unit.
-    pub value: String,
-    /// Where it is stated.
-    pub source: String,
-}
-
-/// How a series ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ended {
-    /// KVM or the kernel said no: the value before is the limit here.
-    Refused,
-    /// The bound given was reached and accepted: the limit lies above.
-    Bound,
-    /// Time was up.
-    Time,
-    /// Memory would have become short.
-    Memory,
-    /// The cancel flag was set.
-    Cancelled,
-}
-
-/// One VM of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Point {
-    /// How many, in the series' unit.
-    pub count: u64,
-    /// Milliseconds to create the VM with so many.
-    pub create_ms: f64,
-    /// Milliseconds to take it down.
-    pub release_ms: f64,
-    /// Growth of the kernel's memory meanwhile, in bytes: SUnreclaim, KernelStack, PageTables, SecPageTables, VmallocUsed
-    /// and Percpu of /proc/meminfo, or the fall of MemAvailable where that is more. The whole host's: others' work is in it.
-    pub kernel_bytes: u64,
-}
-
-/// A quantity: documented, KVM's own figure, accepted here, and what it costs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Series {
-    /// `vcpus`, `memory-slots`, `memory`, `virtio-queues`.
-    pub key: &'static str,
-    /// Unit of the counts.
-    pub unit: &'static str,
-    /// What documents say for one VM. The probe leaves it empty: its caller knows the table.
-    pub documented: Vec<Documented>,
-    /// KVM's own figure, where it has one.
-    pub capability: Option<u64>,
-    /// The most that was accepted here.
-    pub accepted: u64,
-    /// Why it ended there.
-    pub ended: Ended,
-    /// The same in words, with the system's error.
-    pub reason: String,
-    /// What it costs.
-    pub curve: Vec<Point>,
-}
-
-/// All of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LimitsReport {
-    /// KVM's own figures.
-    pub capabilities: Capabilities,
-    /// The four series.
-    pub series: Vec<Series>,
-    /// What a reader should know.
-    pub notes: Vec<String>,
-    /// Wall seconds.
-    pub seconds: f64,
-}
-
 /// Measures. `say` is told what is going on.
 ///
 /// # Errors
@@ -160,8 +70,9 @@ pub fn probe_limits(options: &LimitsOptions, say: &dyn Fn(&str), cancel: &Atomic
     let plan = [
         (Step::Vcpus, options.max_vcpus),
         (Step::Slots, options.max_slots),
-        (Step::Memory, options.max_memory_bytes),
         (Step::Queues, options.max_queues),
+        // The last, with the time that the others left: it alone may need seconds a step.
+        (Step::Memory, options.max_memory_bytes),
     ];
     let mut found = Vec::new();
     for (left, (step, most)) in (1..=4_u32).rev().zip(plan) {
@@ -174,15 +85,16 @@ pub fn probe_limits(options: &LimitsOptions, say: &dyn Fn(&str), cancel: &Atomic
             cancel,
         };
         let measured = series::climb(&kvm, step, &bounds, &capabilities);
-        found.push(Series {
-            key: step.key(),
-            unit: step.unit(),
+        found.push(ProbeSeries {
+            key: step.key().to_owned(),
+            unit: step.unit().to_owned(),
             documented: Vec::new(),
             capability: step.capability(&capabilities),
             accepted: measured.accepted,
             ended: measured.ended,
             reason: measured.reason,
             curve: measured.curve,
+            release_ms: measured.release_ms,
         });
     }
     drop(files);
@@ -193,6 +105,8 @@ pub fn probe_limits(options: &LimitsOptions, say: &dyn Fn(&str), cancel: &Atomic
             .and_then(memory_note),
     );
     Ok(LimitsReport {
+        stamp: Stamp::now(concat!("esxodus-runner ", env!("CARGO_PKG_VERSION"))),
+        host: HostFacts::default(),
         capabilities,
         series: found,
         notes,
@@ -202,7 +116,7 @@ pub fn probe_limits(options: &LimitsOptions, say: &dyn Fn(&str), cancel: &Atomic
 
 /// Why large memory costs what it costs here. KVM keeps 8 bytes of reverse map for each page of 4 KiB, 2 MiB for each GiB, from
 /// the moment that a slot is made, unless its TDP MMU is on (kvm_memslots_have_rmaps, arch/x86/kvm/mmu/mmu.c).
-fn memory_note(series: &Series) -> Option<String> {
+fn memory_note(series: &ProbeSeries) -> Option<String> {
     const GIB: u64 = 1 << 30;
     const ASKED: u64 = 12 << 40;
     let last = series.curve.last().filter(|last| last.count >= 16 * GIB)?;
@@ -221,9 +135,9 @@ fn memory_note(series: &Series) -> Option<String> {
     })
 }
 
-fn capabilities(kvm: &Kvm) -> Capabilities {
+fn capabilities(kvm: &Kvm) -> KvmCapabilities {
     let ask = |cap| u64::try_from(kvm.check_extension_int(cap)).unwrap_or(0);
-    Capabilities {
+    KvmCapabilities {
         nr_vcpus: ask(Cap::NrVcpus),
         max_vcpus: ask(Cap::MaxVcpus),
         max_vcpu_id: ask(Cap::MaxVcpuId),
@@ -233,7 +147,8 @@ fn capabilities(kvm: &Kvm) -> Capabilities {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, LimitsOptions, Point, Series, memory_note, probe_limits};
+    use super::{LimitsOptions, memory_note, probe_limits};
+    use reports::schema::{ProbeEnd as Ended, ProbePoint, ProbeSeries};
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
@@ -278,6 +193,11 @@ mod tests {
         assert_eq!(counts("vcpus"), [1, 2, 4]);
         assert_eq!(counts("memory-slots"), [1, 2, 4, 8, 16]);
         assert_eq!(series("memory").accepted, 4 << 30);
+        // One VM that grows: what the larger one cost contains what the smaller one did.
+        for series in &found.series {
+            let times: Vec<f64> = series.curve.iter().map(|point| point.create_ms).collect();
+            assert!(times.is_sorted(), "{}: {times:?}", series.key);
+        }
         assert!(found.capabilities.max_vcpus >= 4 && found.capabilities.nr_memslots >= 16);
     }
 
@@ -315,20 +235,20 @@ mod tests {
 
     #[test]
     fn large_memory_is_explained_by_what_a_gib_costs() {
-        let series = |kernel_bytes| Series {
-            key: "memory",
-            unit: "bytes",
+        let series = |kernel_bytes| ProbeSeries {
+            key: "memory".to_owned(),
+            unit: "bytes".to_owned(),
             documented: Vec::new(),
             capability: None,
             accepted: 64 << 30,
             ended: Ended::Bound,
             reason: String::new(),
-            curve: vec![Point {
+            curve: vec![ProbePoint {
                 count: 64 << 30,
                 create_ms: 1.0,
-                release_ms: 1.0,
                 kernel_bytes,
             }],
+            release_ms: 1.0,
         };
         let note = |kernel_bytes| memory_note(&series(kernel_bytes)).unwrap_or_default();
         assert!(note(160 << 20).contains("about 30720 MiB") && note(160 << 20).contains("reverse maps"));

@@ -6,7 +6,8 @@ use kvm_ioctls::VmFd;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::ffi::c_void;
 
-/// Private anonymous pages without backing (MAP_NORESERVE).
+/// Private anonymous addresses without backing and without access (PROT_NONE, MAP_NORESERVE): not even strict overcommit counts
+/// them, and nothing can touch them by mistake.
 #[derive(Debug)]
 pub(super) struct Reserved {
     start: *mut c_void,
@@ -18,7 +19,7 @@ impl Reserved {
         let len = usize::try_from(bytes).map_err(std::io::Error::other)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a null hint lets the kernel choose, so that no existing mapping is replaced.
-        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags) }?;
         Ok(Self { start, len })
     }
 

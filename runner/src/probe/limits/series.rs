@@ -1,18 +1,19 @@
-//! Climbs one quantity: 1, 2, 4 ... in VMs of their own, until something says no.
+//! Climbs one quantity: 1, 2, 4 ... in one VM that grows, until something says no. A VM for each count would cost the sum of all
+//! of them, and the largest memory that fits beside its own tables is what is looked for.
 
 use super::host::Memory;
 use super::reserved::Reserved;
-use super::{Capabilities, Ended, Point};
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
-use std::ops::Range;
+use reports::schema::{KvmCapabilities, ProbeEnd, ProbePoint};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
-/// A slot has at most 2^31 - 1 pages (KVM_MEM_MAX_NR_PAGES, linux/kvm_host.h); 4 TiB stays clear of it and of odd sizes.
-const SLOT: u64 = 4 << 40;
+/// A slot has at most 2^31 - 1 pages, 8 TiB (KVM_MEM_MAX_NR_PAGES, linux/kvm_host.h). Far smaller here, so that a look at the host's
+/// memory comes before every piece: one of these may cost 1 GiB of kernel memory.
+const SLOT: u64 = 512 << 30;
 /// So many steps between two looks at clock and memory.
 const LOOK_EVERY: u64 = 16;
 
@@ -45,7 +46,7 @@ impl Step {
     }
 
     /// KVM's own figure, where it has one.
-    pub(super) fn capability(self, capabilities: &Capabilities) -> Option<u64> {
+    pub(super) fn capability(self, capabilities: &KvmCapabilities) -> Option<u64> {
         match self {
             Self::Vcpus => Some(capabilities.max_vcpus),
             Self::Slots => Some(capabilities.nr_memslots),
@@ -63,7 +64,7 @@ impl Step {
     }
 
     /// 1, 2, 4 … and the figures that people ask for, up to `most`.
-    fn counts(self, most: u64, capabilities: &Capabilities) -> Vec<u64> {
+    fn counts(self, most: u64, capabilities: &KvmCapabilities) -> Vec<u64> {
         let first = if self == Self::Memory { GIB } else { 1 };
         let mut counts: Vec<u64> = (0..44)
             .map(|bit| first << bit)
@@ -74,7 +75,9 @@ impl Step {
             Self::Memory => Some(12 * TIB),
             Self::Slots | Self::Queues => None,
         };
-        let asked = asked.into_iter().chain(self.capability(capabilities));
+        // One more than KVM promises shows whether it keeps to it.
+        let own = self.capability(capabilities);
+        let asked = asked.into_iter().chain(own).chain(own.map(|own| own.saturating_add(1)));
         counts.extend(asked.filter(|count| (first..=most).contains(count)));
         counts.push(most);
         counts.sort_unstable();
@@ -95,11 +98,11 @@ impl Bounds<'_> {
     /// May it go on, if the next piece takes `bytes` of kernel memory?
     fn check(&self, bytes: u64) -> Result<(), Stop> {
         if self.cancel.load(Ordering::Relaxed) {
-            return Err(Stop(Ended::Cancelled, "stopped".to_owned()));
+            return Err(Stop(ProbeEnd::Cancelled, "stopped".to_owned()));
         }
         if Instant::now() >= self.until {
             return Err(Stop(
-                Ended::Time,
+                ProbeEnd::Time,
                 "its part of the time was used up; give more".to_owned(),
             ));
         }
@@ -107,7 +110,7 @@ impl Bounds<'_> {
         if available.saturating_sub(bytes) < self.memory_floor {
             let mib = |bytes: u64| bytes >> 20;
             return Err(Stop(
-                Ended::Memory,
+                ProbeEnd::Memory,
                 format!(
                     "it would take about {} MiB of kernel memory, {} MiB are available and {} MiB are left to others",
                     mib(bytes),
@@ -120,14 +123,15 @@ impl Bounds<'_> {
     }
 }
 
-struct Stop(Ended, String);
+struct Stop(ProbeEnd, String);
 
 /// What a series found.
 pub(super) struct Climbed {
     pub(super) accepted: u64,
-    pub(super) ended: Ended,
+    pub(super) ended: ProbeEnd,
     pub(super) reason: String,
-    pub(super) curve: Vec<Point>,
+    pub(super) curve: Vec<ProbePoint>,
+    pub(super) release_ms: f64,
 }
 
 /// A VM with what was put into it; dropped in this order.
@@ -137,103 +141,134 @@ struct Made {
     events: Vec<EventFd>,
     vm: Option<VmFd>,
     reserved: Option<Reserved>,
+    slots: u32,
+    /// How many it has.
+    count: u64,
 }
 
-pub(super) fn climb(kvm: &Kvm, step: Step, bounds: &Bounds<'_>, capabilities: &Capabilities) -> Climbed {
+pub(super) fn climb(kvm: &Kvm, step: Step, bounds: &Bounds<'_>, capabilities: &KvmCapabilities) -> Climbed {
     let mut climbed = Climbed {
         accepted: 0,
-        ended: Ended::Bound,
+        ended: ProbeEnd::Bound,
         reason: "the bound given was reached and accepted".to_owned(),
         curve: Vec::new(),
+        release_ms: 0.0,
     };
+    let before = Memory::now();
+    let mut made = Made::default();
+    let mut took = Duration::ZERO;
     for count in step.counts(bounds.most, capabilities) {
-        // The costs of KVM's tables grow in proportion: what one this large will take is known from the one before.
-        let expected = climbed.curve.last().map_or(0, |last: &Point| {
-            u64::try_from(u128::from(last.kernel_bytes) * u128::from(count) / u128::from(last.count.max(1)))
-                .unwrap_or(u64::MAX)
+        let begun = Instant::now();
+        let last = climbed.curve.last().copied();
+        // The costs of KVM's tables grow in proportion: what so many more will take is known from those before.
+        let more = move |count: u64| {
+            last.map_or(0, |last: ProbePoint| {
+                let part = u128::from(last.kernel_bytes) * u128::from(count) / u128::from(last.count.max(1));
+                u64::try_from(part).unwrap_or(u64::MAX)
+            })
+        };
+        let expected = more(count.saturating_sub(made.count));
+        let mut stop = bounds.check(expected).err().map(|Stop(ended, reason)| {
+            let words = format!("before {}: {reason}", step.words(count));
+            Stop(ended, words)
         });
-        if let Err(Stop(ended, reason)) = bounds.check(expected) {
-            (climbed.ended, climbed.reason) = (ended, format!("before {}: {reason}", step.words(count)));
-            break;
+        if stop.is_none() {
+            stop = grow(kvm, step, count, &mut made, bounds, &more).err();
+            if let Some(Stop(ended, reason)) = &mut stop
+                && *ended != ProbeEnd::Refused
+            {
+                *reason = format!("on the way to {}: {reason}", step.words(count));
+            }
         }
-        let before = Memory::now();
-        let begun = Instant::now();
-        let mut made = Made::default();
-        let (reached, mut stop) = build(kvm, step, count, &mut made, bounds);
-        let create_ms = begun.elapsed().as_secs_f64() * 1e3;
-        let kernel_bytes = Memory::now().taken_since(before);
-        // One more than KVM promises, in the same VM: a further VM would cost as much again to say no at its end.
-        if stop.is_none() && step.capability(capabilities) == Some(count) && count < bounds.most {
-            stop = extend(step, count..count + 1, &mut made, bounds).1;
-        }
-        let begun = Instant::now();
-        drop(made);
-        // What was cut short before it came as far as the one before says nothing new.
-        if reached > climbed.accepted {
-            climbed.curve.push(Point {
-                count: reached,
-                create_ms,
-                release_ms: begun.elapsed().as_secs_f64() * 1e3,
-                kernel_bytes,
+        took += begun.elapsed();
+        if made.count > climbed.accepted {
+            climbed.accepted = made.count;
+            climbed.curve.push(ProbePoint {
+                count: made.count,
+                create_ms: took.as_secs_f64() * 1e3,
+                kernel_bytes: Memory::now().taken_since(before),
             });
         }
-        climbed.accepted = climbed.accepted.max(reached);
         if let Some(Stop(ended, reason)) = stop {
-            let way = if ended == Ended::Refused {
-                String::new()
-            } else {
-                format!("on the way to {}: ", step.words(count))
-            };
-            (climbed.ended, climbed.reason) = (ended, format!("{way}{reason}"));
+            (climbed.ended, climbed.reason) = (ended, reason);
             break;
         }
     }
+    let begun = Instant::now();
+    drop(made);
+    climbed.release_ms = begun.elapsed().as_secs_f64() * 1e3;
     climbed
 }
 
-fn build(kvm: &Kvm, step: Step, count: u64, made: &mut Made, bounds: &Bounds<'_>) -> (u64, Option<Stop>) {
-    let refused = |what: String| Some(Stop(Ended::Refused, what));
-    let vm = match kvm.create_vm() {
-        Ok(vm) => &*made.vm.insert(vm),
-        Err(error) => return (0, refused(format!("KVM_CREATE_VM: {error}"))),
-    };
-    // As in a real VM; where KVM has none, vCPUs go without.
-    let _ = vm.create_irq_chip();
-    if step == Step::Memory {
-        return memory(vm, count, &mut made.reserved);
-    }
-    if step == Step::Slots {
-        match Reserved::new(4096) {
-            Ok(page) => made.reserved = Some(page),
-            Err(error) => return (0, refused(format!("mmap: {error}"))),
+/// Makes the VM where there is none, and adds what it lacks of `count`.
+fn grow(
+    kvm: &Kvm,
+    step: Step,
+    count: u64,
+    made: &mut Made,
+    bounds: &Bounds<'_>,
+    more: &dyn Fn(u64) -> u64,
+) -> Result<(), Stop> {
+    let refused = |what: String| Stop(ProbeEnd::Refused, what);
+    if made.vm.is_none() {
+        let vm = kvm
+            .create_vm()
+            .map_err(|error| refused(format!("KVM_CREATE_VM: {error}")))?;
+        // As in a real VM; where KVM has none, vCPUs go without.
+        let _ = vm.create_irq_chip();
+        made.vm = Some(vm);
+        let bytes = match step {
+            Step::Memory => Some(bounds.most),
+            Step::Slots => Some(4096),
+            Step::Vcpus | Step::Queues => None,
+        };
+        if let Some(bytes) = bytes {
+            let reserved = Reserved::new(bytes).map_err(|error| {
+                refused(format!(
+                    "mmap of {bytes} bytes without reserve: {error} (vm.overcommit_memory, ulimit -v)"
+                ))
+            })?;
+            made.reserved = Some(reserved);
         }
     }
-    extend(step, 0..count, made, bounds)
+    while made.count < count {
+        let piece = if step == Step::Memory {
+            (count - made.count).min(SLOT)
+        } else {
+            1
+        };
+        if step == Step::Memory {
+            bounds.check(more(piece))?;
+        } else if made.count.is_multiple_of(LOOK_EVERY) {
+            bounds.check(0)?;
+        }
+        add(step, piece, made).map_err(refused)?;
+        made.count += piece;
+    }
+    Ok(())
 }
 
-/// Adds the pieces of `range` to a VM that has those before. How many it has then, and what stopped it.
-fn extend(step: Step, range: Range<u64>, made: &mut Made, bounds: &Bounds<'_>) -> (u64, Option<Stop>) {
-    let end = range.end;
-    let Some(vm) = &made.vm else { return (0, None) };
-    for index in range {
-        if index % LOOK_EVERY == 0
-            && let Err(stop) = bounds.check(0)
-        {
-            return (index, Some(stop));
+/// One more, or `piece` bytes more.
+fn add(step: Step, piece: u64, made: &mut Made) -> Result<(), String> {
+    let Some(vm) = &made.vm else {
+        return Err("there is no VM".to_owned());
+    };
+    let at = made.count;
+    let done = match step {
+        Step::Vcpus => vcpu(vm, at, &mut made.vcpus),
+        Step::Slots => slot(vm, at, made.reserved.as_ref()),
+        Step::Queues => queue(vm, at, &mut made.events),
+        // Low memory has no hole here: nothing runs, and KVM does not mind.
+        Step::Memory => {
+            let mapping = made.reserved.as_ref().ok_or("no memory is reserved")?;
+            mapping
+                .give(vm, made.slots, at, at, piece)
+                .map_err(|error| format!("at {} GiB: {error}", at / GIB))?;
+            made.slots += 1;
+            return Ok(());
         }
-        let done = match step {
-            Step::Vcpus => vcpu(vm, index, &mut made.vcpus),
-            Step::Slots => slot(vm, index, made.reserved.as_ref()),
-            Step::Memory | Step::Queues => queue(vm, index, &mut made.events),
-        };
-        if let Err(error) = done {
-            return (
-                index,
-                Some(Stop(Ended::Refused, format!("number {}: {error}", index + 1))),
-            );
-        }
-    }
-    (end, None)
+    };
+    done.map_err(|error| format!("number {}: {error}", at + 1))
 }
 
 fn vcpu(vm: &VmFd, index: u64, made: &mut Vec<VcpuFd>) -> Result<(), String> {
@@ -266,45 +301,21 @@ fn queue(vm: &VmFd, index: u64, made: &mut Vec<EventFd>) -> Result<(), String> {
     Ok(())
 }
 
-fn memory(vm: &VmFd, bytes: u64, reserved: &mut Option<Reserved>) -> (u64, Option<Stop>) {
-    let refused = |at: u64, what: String| (at, Some(Stop(Ended::Refused, what)));
-    let mapping = match Reserved::new(bytes) {
-        Ok(mapping) => &*reserved.insert(mapping),
-        Err(error) => {
-            return refused(
-                0,
-                format!("mmap of {bytes} bytes without reserve: {error} (vm.overcommit_memory, ulimit -v)"),
-            );
-        }
-    };
-    let (mut given, mut slot) = (0, 0);
-    while given < bytes {
-        let now = (bytes - given).min(SLOT);
-        // Low memory has no hole here: nothing runs, and KVM does not mind.
-        if let Err(error) = mapping.give(vm, slot, given, given, now) {
-            return refused(given, format!("at {} GiB: {error}", given / GIB));
-        }
-        given += now;
-        slot += 1;
-    }
-    (bytes, None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{GIB, Step};
-    use crate::probe::limits::Capabilities;
+    use reports::schema::KvmCapabilities;
 
     #[test]
     fn counts_double_and_hold_the_figures_that_people_ask_for() {
-        let capabilities = Capabilities {
+        let capabilities = KvmCapabilities {
             nr_vcpus: 2,
             max_vcpus: 1024,
             max_vcpu_id: 4096,
             nr_memslots: 32_764,
         };
         let vcpus = Step::Vcpus.counts(1100, &capabilities);
-        assert_eq!(vcpus, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1100]);
+        assert_eq!(vcpus, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1025, 1100]);
         let memory = Step::Memory.counts(16 << 40, &capabilities);
         assert_eq!(memory.first(), Some(&GIB));
         assert!(memory.contains(&(12 << 40)) && memory.last() == Some(&(16 << 40)));
