@@ -38,6 +38,8 @@ pub(crate) struct Appliance {
     roots: Vec<Root>,
     notes: Vec<String>,
     looked: bool,
+    /// Which root was chosen of several, and in which words.
+    chosen: Option<(usize, String)>,
 }
 
 /// Runs as PID 1; never returns on a healthy line.
@@ -101,7 +103,7 @@ impl Appliance {
             return volumes::list();
         }
         settle();
-        self.looked = true;
+        (self.looked, self.chosen) = (true, None);
         if volumes::list().iter().any(|volume| volume.content == Some("lvm2"))
             && let Err(error) = lvm::activate()
         {
@@ -318,6 +320,9 @@ impl Appliance {
         if self.roots.len() == 1 {
             return Ok((0, None, volumes));
         }
+        if let Some((index, words)) = self.chosen.clone() {
+            return Ok((index, Some(words), volumes));
+        }
         let signs: Vec<roots::Signs> = self
             .roots
             .iter()
@@ -329,12 +334,13 @@ impl Appliance {
             .collect();
         let devices: Vec<&str> = self.roots.iter().map(|root| root.device.as_str()).collect();
         let (index, words) = roots::choose(&devices, &signs, &volumes);
+        self.chosen = Some((index, words.clone()));
         Ok((index, Some(words), volumes))
     }
 
-    /// Where the root that the guest boots from is mounted.
+    /// Where the root that boots is mounted.
     pub(crate) fn root_path(&mut self) -> io::Result<PathBuf> {
-        let (index, _, _) = self.chosen_root()?;
+        let (index, ..) = self.chosen_root()?;
         Ok(self.roots[index].path.clone())
     }
 

@@ -273,7 +273,7 @@ fn chain(
             let machine = &opened.imported.machine;
             let mut written = targets::write(machine, &manifest, folder, &wish.targets, wish.map.as_deref())?;
             let reasons = wish.source.suppress.iter().cloned().collect();
-            convert::preflight::suppress(&mut written.findings, &reasons);
+            preflight::suppress(&mut written.findings, &reasons);
             let mut findings = opened.findings();
             findings.append(&mut written.findings);
             folder.write(RunFolder::FINDINGS, &findings)?;
