@@ -64,7 +64,7 @@ fn cancelled() -> &'static AtomicBool {
 /// What was asked for.
 enum Request {
     Help,
-    List(SuiteOptions),
+    List(Box<SuiteOptions>),
     Serve(u16),
     Run { options: Box<SuiteOptions>, table: bool },
 }
@@ -112,7 +112,7 @@ impl Request {
         place(&mut options, &::bench::host::facts());
         options.label = label.unwrap_or_else(host_name);
         Ok(if listing {
-            Self::List(options)
+            Self::List(Box::new(options))
         } else {
             Self::Run {
                 options: Box::new(options),

@@ -58,7 +58,7 @@ fn recorder(c: &mut Criterion) {
     });
     group.bench_function("keep_sample", |bench| bench.iter(|| recorder.keep_sample()));
     group.bench_function("percentiles", |bench| {
-        bench.iter(|| black_box(&recorder).percentiles_us())
+        bench.iter(|| black_box(&recorder).percentiles_us());
     });
     group.finish();
 }
