@@ -253,10 +253,11 @@ fn csv_holds_each_metric_of_each_record_and_no_formula() {
     let text = render::csv(&report);
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let rows: Vec<csv::StringRecord> = reader.records().map(|record| record.expect("a record")).collect();
-    assert_eq!(
-        rows.len(),
-        report.bench.iter().map(|record| record.metrics.len()).sum::<usize>()
-    );
+    let metrics = report.bench.iter().map(|record| record.metrics.len()).sum::<usize>();
+    let probe = report.probed_limits.as_ref().expect("the sample has one");
+    let points = probe.series.iter().map(|series| series.curve.len()).sum::<usize>();
+    // Each point of the probe has a time and a size.
+    assert_eq!(rows.len(), metrics + 2 * points);
     assert_eq!(&rows[0][1], "'=HYPERLINK(1)");
     let first = &report.bench[0].metrics[0];
     assert_eq!(rows[0][10].parse::<f64>().expect("a number"), first.summary.median);
