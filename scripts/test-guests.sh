@@ -168,7 +168,7 @@ data_disk() {       # IMAGE
 
 debian_bios() {     # NAME INITRAMFS: root and data by the names that VMware's disks had
   tree "$1" "$2"; debian_network
-  printf '/dev/sda1 / ext4 errors=remount-ro 0 1\n/dev/sdb1 /srv/data ext4 defaults,x-systemd.device-timeout=10s 0 2\n' > "$tree/etc/fstab"
+  printf '/dev/sda1 / ext4 errors=remount-ro 0 1\n/dev/sdb1 /srv/data ext4 defaults,x-systemd.device-timeout=30s 0 2\n' > "$tree/etc/fstab"
   grub_config "$tree/boot/grub/grub.cfg" "$(uuid 1)" /boot "${3:-UUID=$(uuid 1)}" "$serial"
   one_partition "$work/boot.raw" 1536 root "$(uuid 1)" "$tree"; bios_boot "$tree" "$work/boot.raw"
   data_disk "$work/data.raw"
@@ -272,7 +272,7 @@ make_rpm_layout() {
   tree rpm-layout dracut.vmware "initramfs-$(cat "$base/kernel-version").img"
   release rocky "rhel centos fedora" 9.4 "Rocky Linux"
   echo 'Rocky Linux release 9.4 (layout only)' > "$tree/etc/redhat-release"
-  printf '/dev/sda2 / xfs defaults 0 0\n/dev/sda1 /boot ext4 defaults,x-systemd.device-timeout=10s 0 0\n' > "$tree/etc/fstab"
+  printf '/dev/sda2 / xfs defaults 0 0\n/dev/sda1 /boot ext4 defaults,x-systemd.device-timeout=30s 0 0\n' > "$tree/etc/fstab"
   mkdir -p "$tree/etc/sysconfig/network-scripts" "$tree/etc/default" "$tree/boot/loader/entries" "$tree/boot/grub2"
   printf 'TYPE=Ethernet\nBOOTPROTO=none\nNAME=ens192\nDEVICE=ens192\nONBOOT=yes\nIPADDR=192.0.2.10\nPREFIX=24\n' > "$tree/etc/sysconfig/network-scripts/ifcfg-ens192"
   printf 'GRUB_TIMEOUT=0\nGRUB_CMDLINE_LINUX="%s"\nGRUB_ENABLE_BLSCFG=true\n' "$serial" > "$tree/etc/default/grub"
@@ -294,7 +294,7 @@ make_rpm_layout() {
 make_suse_layout() {
   tree suse-layout dracut.vmware "initrd-$(cat "$base/kernel-version")"
   release sles suse 15.6 "SLES"
-  printf '/dev/sda2 / btrfs defaults 0 0\n/dev/sda1 /boot ext4 defaults,x-systemd.device-timeout=10s 0 0\n' > "$tree/etc/fstab"
+  printf '/dev/sda2 / btrfs defaults 0 0\n/dev/sda1 /boot ext4 defaults,x-systemd.device-timeout=30s 0 0\n' > "$tree/etc/fstab"
   mkdir -p "$tree/etc/sysconfig/network" "$tree/etc/default" "$tree/boot/grub2"
   printf "BOOTPROTO='static'\nSTARTMODE='auto'\nIPADDR='192.0.2.10/24'\n" > "$tree/etc/sysconfig/network/ifcfg-ens192"
   printf 'GRUB_TIMEOUT=0\nGRUB_CMDLINE_LINUX_DEFAULT="%s"\n' "$serial" > "$tree/etc/default/grub"
