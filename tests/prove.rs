@@ -360,8 +360,12 @@ fn virt_v2v_works_on_overlays_and_only_its_success_gets_into_the_disks() {
         command.env("PATH", &path).output().unwrap()
     };
     let written = || {
-        let read = crate::util::tool("qemu-io", &["-f", "qcow2", "-c", "read -P 7 36M 64k", s(&disk)]);
-        !read.contains("failed")
+        std::process::Command::new("qemu-io")
+            .args(["-f", "qcow2", "-c", "read -P 7 36M 64k", s(&disk)])
+            .output()
+            .unwrap()
+            .status
+            .success()
     };
     program("echo 'no operating system' >&2; exit 1");
     let failed = fixup();
