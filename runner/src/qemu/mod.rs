@@ -18,6 +18,8 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// Oldest QEMU whose options we use.
 const OLDEST: u32 = 7;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a disk may be held by the rest of a fix-up that was killed.
+const LEFT_BEHIND: Duration = Duration::from_secs(120);
 /// Where VGA shows its text memory to the guest (IBM VGA, colour text modes; Linux `vgacon.c` scrolls through all of it).
 const TEXT_MEMORY: std::ops::Range<u64> = 0xb_8000..0xc_0000;
 
@@ -96,11 +98,20 @@ pub(crate) fn commit(overlay: &Path, base: &Path, format: DiskFormat) -> Result<
     }
     let whole = json!({"driver": "qcow2", "file": file(overlay), "backing": below});
     let image: std::ffi::OsString = format!("json:{whole}").into();
-    run(
-        "qemu-img",
-        &["commit".as_ref(), "-q".as_ref(), "-d".as_ref(), image.as_os_str()],
-    )
-    .map(drop)
+    // Whoever was killed while it committed left a qemu-img behind, which finishes its work and holds the disk until then.
+    let until = Instant::now() + LEFT_BEHIND;
+    loop {
+        let done = run(
+            "qemu-img",
+            &["commit".as_ref(), "-q".as_ref(), "-d".as_ref(), image.as_os_str()],
+        );
+        match done {
+            Err(error) if error.to_string().contains("\"write\" lock") && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            done => return done.map(drop),
+        }
+    }
 }
 
 impl Engine for Qemu {
