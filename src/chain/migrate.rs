@@ -404,13 +404,14 @@ fn fix_up(
         }
     }
     // A proof looks inside anyway; without one the definitions would not be known to be for the fixed-up guest.
-    if !wish.prove && !drivers::looked_inside(&run.folder, manifest) {
-        if let Err(error) = fixup::look_into_converted(context, &run.folder, &wish.engine, &options) {
-            if context.cancelled() {
-                return Err(error);
-            }
-            context.say(&format!("whether the guest drives virtio is not known: {error:#}"));
+    if !wish.prove
+        && !drivers::looked_inside(&run.folder, manifest)
+        && let Err(error) = fixup::look_into_converted(context, &run.folder, &wish.engine, &options)
+    {
+        if context.cancelled() {
+            return Err(error);
         }
+        context.say(&format!("whether the guest drives virtio is not known: {error:#}"));
     }
     let after = self::disks_print(&run.folder, manifest);
     if before != after {
