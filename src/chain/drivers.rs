@@ -1,6 +1,7 @@
 //! Whether a converted guest drives virtio: what the run folder knows of it, never what the source declares.
 
 use super::folder::RunFolder;
+use super::inside;
 use reports::schema::{
     DeepFacts, DriverPlace, KernelFacts, Manifest, ProofRecord, ProofVerdict, SystemFacts, SystemKind,
 };
@@ -8,9 +9,6 @@ use runner::fixup::FixupOutcome;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::SystemTime;
-
-/// What the guest's look inside during a proof is kept in.
-const INSPECTION: &str = "proof/inspection.json";
 
 /// The hardware that the guest's definitions are written for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,17 +61,12 @@ pub(crate) fn known(folder: &RunFolder, manifest: &Manifest) -> anyhow::Result<D
     if let Some(decided) = proof.as_ref().and_then(by_proof) {
         return Ok(decided);
     }
-    let deep: Option<DeepFacts> = if fresh(RunFolder::DEEP) {
+    let seen: Option<DeepFacts> = if fresh(RunFolder::DEEP) {
         folder.read(RunFolder::DEEP)?
+    } else if fresh(RunFolder::INSPECTION) {
+        inside::seen_by_proof(folder)?
     } else {
         None
-    };
-    let seen = match deep {
-        Some(deep) => Some(deep),
-        None if fresh(INSPECTION) => folder
-            .read::<serde_json::Value>(INSPECTION)?
-            .and_then(|value| serde_json::from_value(value["deep"].clone()).ok()),
-        None => None,
     };
     let Some(seen) = seen else {
         return Ok(Drivers::no(
@@ -88,7 +81,7 @@ pub(crate) fn known(folder: &RunFolder, manifest: &Manifest) -> anyhow::Result<D
 /// Whether somebody looked into the disks as they are now.
 pub(crate) fn looked_inside(folder: &RunFolder, manifest: &Manifest) -> bool {
     let since = last_written(folder, manifest);
-    [RunFolder::DEEP, INSPECTION]
+    [RunFolder::DEEP, RunFolder::INSPECTION]
         .iter()
         .any(|name| is_fresh(folder, name, since))
 }

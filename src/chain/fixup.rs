@@ -80,7 +80,8 @@ fn read_key(path: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
     Ok(Some(key))
 }
 
-fn disks(folder: &RunFolder, manifest: &Manifest) -> Vec<(PathBuf, DiskFormat)> {
+/// The converted disks, in the manifest's order.
+pub(crate) fn disks(folder: &RunFolder, manifest: &Manifest) -> Vec<(PathBuf, DiskFormat)> {
     let disk = |disk: &DiskManifest| {
         let format = if disk.format == "raw" {
             DiskFormat::Raw
@@ -115,7 +116,7 @@ fn request(
     })
 }
 
-/// What is inside the converted disks of a run folder; kept in `deep.json`.
+/// What is inside the converted disks of a run folder; kept in `deep.json`, and judged with what a fix-up did (see [`inside::judge`]).
 ///
 /// # Errors
 /// The appliance can't be had or doesn't answer.
@@ -124,12 +125,13 @@ pub(crate) fn look_into_converted(
     folder: &RunFolder,
     engine: &EngineArgs,
     options: &FixupOptions,
+    fixed: Option<&FixupOutcome>,
 ) -> anyhow::Result<DeepFacts> {
     settle(context, folder)?;
     let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
     let facts = look(context, &request(context, folder, &manifest, engine, options)?)?;
     folder.write(RunFolder::DEEP, &facts)?;
-    inside::judge(folder, &facts, &options.suppress, None)?;
+    inside::judge(folder, &facts, &options.suppress, fixed)?;
     Ok(facts)
 }
 
@@ -232,15 +234,30 @@ pub(crate) fn renew_targets(
         return Ok(None);
     }
     let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
-    if !drivers::looked_inside(folder, &manifest)
-        && let Err(error) = look_into_converted(context, folder, engine, options)
+    look_where_nobody_did(context, folder, &manifest, engine, options)?;
+    targets::renew(folder)
+}
+
+/// Looks into the disks as they are now where nobody did. That it can't be done is said and stops nothing.
+///
+/// # Errors
+/// Stopped.
+pub(crate) fn look_where_nobody_did(
+    context: &Context,
+    folder: &RunFolder,
+    manifest: &Manifest,
+    engine: &EngineArgs,
+    options: &FixupOptions,
+) -> anyhow::Result<()> {
+    if !drivers::looked_inside(folder, manifest)
+        && let Err(error) = look_into_converted(context, folder, engine, options, None)
     {
         if context.cancelled() {
             return Err(error);
         }
         context.say(&format!("whether the guest drives virtio is not known: {error:#}"));
     }
-    targets::renew(folder)
+    Ok(())
 }
 
 /// Takes back what fix-ups changed since the last undo.

@@ -62,6 +62,14 @@ pub(crate) fn known(folder: &RunFolder) -> anyhow::Result<Option<DeepFacts>> {
     if let Some(facts) = folder.read(RunFolder::DEEP)? {
         return Ok(Some(facts));
     }
+    seen_by_proof(folder)
+}
+
+/// What a boot proof saw inside the disks.
+///
+/// # Errors
+/// The record can't be read.
+pub(crate) fn seen_by_proof(folder: &RunFolder) -> anyhow::Result<Option<DeepFacts>> {
     let inspection: Option<serde_json::Value> = folder.read(RunFolder::INSPECTION)?;
     Ok(inspection.and_then(|mut inspection| serde_json::from_value(inspection["deep"].take()).ok()))
 }

@@ -404,14 +404,8 @@ fn fix_up(
         }
     }
     // A proof looks inside anyway; without one the definitions would not be known to be for the fixed-up guest.
-    if !wish.prove
-        && !drivers::looked_inside(&run.folder, manifest)
-        && let Err(error) = fixup::look_into_converted(context, &run.folder, &wish.engine, &options)
-    {
-        if context.cancelled() {
-            return Err(error);
-        }
-        context.say(&format!("whether the guest drives virtio is not known: {error:#}"));
+    if !wish.prove {
+        fixup::look_where_nobody_did(context, &run.folder, manifest, &wish.engine, &options)?;
     }
     let after = self::disks_print(&run.folder, manifest);
     if before != after {
@@ -446,14 +440,9 @@ fn look(run: &mut Run<'_>, wish: &Wish) -> anyhow::Result<()> {
         ..fixup::FixupOptions::default()
     };
     let begun = Instant::now();
-    match fixup::look_into_converted(run.context, &run.folder, &wish.engine, &options) {
+    let untouched = FixupOutcome::default();
+    match fixup::look_into_converted(run.context, &run.folder, &wish.engine, &options, Some(&untouched)) {
         Ok(facts) => {
-            inside::judge(
-                &run.folder,
-                &facts,
-                &wish.source.suppress,
-                Some(&FixupOutcome::default()),
-            )?;
             let names: Vec<&str> = facts.systems.iter().map(|system| system.name.as_str()).collect();
             let words = format!("{} volumes; systems: {}", facts.volumes.len(), names.join(", "));
             run.note("look", StepStatus::Good, begun.elapsed().as_secs_f64(), words)

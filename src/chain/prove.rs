@@ -137,15 +137,10 @@ pub(crate) fn request(folder: &RunFolder, engine: &EngineArgs) -> anyhow::Result
     fixup::refuse_unfinished(folder)?;
     let machine: Machine = folder.need(RunFolder::MACHINE, "convert")?;
     let manifest: Manifest = folder.need(RunFolder::MANIFEST, "convert")?;
-    let disks = manifest.disks.iter().map(|disk| ProveDisk {
-        path: folder.path(&disk.file),
-        format: if disk.format == "raw" {
-            DiskFormat::Raw
-        } else {
-            DiskFormat::Qcow2
-        },
-    });
-    let disks = disks.collect();
+    let disks = fixup::disks(folder, &manifest)
+        .into_iter()
+        .map(|(path, format)| ProveDisk { path, format })
+        .collect();
     Ok(ProveRequest {
         appliance: choose_direct(engine)?,
         ..ProveRequest::new(machine, disks, folder.root(), choose(engine)?)

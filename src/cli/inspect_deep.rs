@@ -23,7 +23,7 @@ pub(crate) fn run(
             ..FixupOptions::default()
         };
         let folder = RunFolder::open(&source.source)?;
-        let facts = fixup::look_into_converted(context, &folder, engine, &options)?;
+        let facts = fixup::look_into_converted(context, &folder, engine, &options, None)?;
         (folder.need(RunFolder::MACHINE, "convert")?, facts)
     } else {
         fixup::look_into_source(context, source, engine, key)?

@@ -138,7 +138,11 @@ pub fn header(place: &DiskPlace, options: &ImportOptions) -> DiskHeader {
             .map(|digit| digit.to_ascii_lowercase())
             .collect()
     });
-    header.extents = descriptor.extents.iter().map(|extent| word(extent.kind)).collect();
+    header.extents = descriptor
+        .extents
+        .iter()
+        .map(|extent| extent.kind.word().to_owned())
+        .collect();
     header.sectors = found.capacity.or_else(|| Some(descriptor.sectors()));
     // An embedded descriptor names its own file, by whatever name it had once.
     if found.capacity.is_none() && !member {
@@ -152,21 +156,6 @@ pub fn header(place: &DiskPlace, options: &ImportOptions) -> DiskHeader {
         }
     }
     header
-}
-
-fn word(kind: ExtentType) -> String {
-    match kind {
-        ExtentType::Flat => "FLAT",
-        ExtentType::Sparse => "SPARSE",
-        ExtentType::Zero => "ZERO",
-        ExtentType::Vmfs => "VMFS",
-        ExtentType::VmfsSparse => "VMFSSPARSE",
-        ExtentType::VmfsRdm => "VMFSRDM",
-        ExtentType::VmfsRaw => "VMFSRAW",
-        ExtentType::SeSparse => "SESPARSE",
-        ExtentType::VsanSparse => "VSANSPARSE",
-    }
-    .to_owned()
 }
 
 /// Looks for the extents' files; those of devices and objects are the reader's to refuse.

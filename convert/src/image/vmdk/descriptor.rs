@@ -62,19 +62,38 @@ impl ExtentType {
         matches!(self, Self::Sparse | Self::VmfsSparse | Self::SeSparse)
     }
 
+    const ALL: [Self; 9] = [
+        Self::Flat,
+        Self::Sparse,
+        Self::Zero,
+        Self::Vmfs,
+        Self::VmfsSparse,
+        Self::VmfsRdm,
+        Self::VmfsRaw,
+        Self::SeSparse,
+        Self::VsanSparse,
+    ];
+
+    /// As extent lines write it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Flat => "FLAT",
+            Self::Sparse => "SPARSE",
+            Self::Zero => "ZERO",
+            Self::Vmfs => "VMFS",
+            Self::VmfsSparse => "VMFSSPARSE",
+            Self::VmfsRdm => "VMFSRDM",
+            Self::VmfsRaw => "VMFSRAW",
+            Self::SeSparse => "SESPARSE",
+            Self::VsanSparse => "VSANSPARSE",
+        }
+    }
+
     fn parse(word: &str) -> Option<Self> {
-        Some(match word.to_ascii_uppercase().as_str() {
-            "FLAT" => Self::Flat,
-            "SPARSE" => Self::Sparse,
-            "ZERO" => Self::Zero,
-            "VMFS" => Self::Vmfs,
-            "VMFSSPARSE" => Self::VmfsSparse,
-            "VMFSRDM" => Self::VmfsRdm,
-            "VMFSRAW" => Self::VmfsRaw,
-            "SESPARSE" => Self::SeSparse,
-            "VSANSPARSE" => Self::VsanSparse,
-            _ => return None,
-        })
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.word().eq_ignore_ascii_case(word))
     }
 }
 
