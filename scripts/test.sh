@@ -5,19 +5,33 @@ cd "$(dirname "$0")/.."
 export PATH=$HOME/.cargo/bin:$PATH
 triple=x86_64-unknown-linux-gnu
 cache=${ESXODUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/esxodus}
+# Where the time went is part of the summary: a slow machine shows by all phases, a slow change by one.
+SECONDS=0; phases=
+phase() { phases+=$(printf ' %s %ds,' "$1" "$SECONDS"); SECONDS=0; }
 scripts/demo-guest.sh "$cache/demo"
 scripts/test-guests.sh "$cache/guests"
+phase guests
 # Static programs that run inside guests: the agent, and our VMM for the nested lab.
 RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $triple -p esxodus-agent --bin esxodus-agent -p esxodus-runner --example vmm
+phase "static programs"
 export ESXODUS_AGENT=$PWD/target/$triple/release/esxodus-agent
 export ESXODUS_LAB_VMM=$PWD/target/$triple/release/examples/vmm
 export ESXODUS_DEMO_GUEST=$cache/demo ESXODUS_TEST_GUESTS=$cache/guests
+cargo test --locked --workspace --no-run
+phase "test programs"
 log=$(mktemp); trap 'rm -f "$log"' EXIT
 set +e
 cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep --line-buffered -vE '^(SKIP|running 0|$)'
 status=${PIPESTATUS[0]}
 set -e
+phase tests
 echo; echo "skipped, with the reason:"; grep -ahE 'SKIP: ' "$log" | sed 's/^.*SKIP: /  /' | sort | uniq -c || true
+# The names come after each program's own text, which may be far up.
+awk '/^failures:$/ { list = 1; next } /^test result:/ { list = 0 } list && /^    [^ ]/ { print (named++ ? "" : "\nfailed:\n") $0 }' "$log"
+grep -aE -A3 "^thread '.*panicked at" "$log" | grep -avE '^(stack backtrace|--)' | head -60 >"$log.panics" || true
+if [ "$status" != 0 ]; then echo; echo "panics, expected ones among them:"; cat "$log.panics"; fi
+rm -f "$log.panics"
+printf '\ntime:%s\n' "${phases%,}"
 # cargo prints one summary a test program; this line adds them up.
 awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) g += $i } }
      END { printf "\n%d passed, %d failed, %d skipped\n", p, f, g }' "$log"

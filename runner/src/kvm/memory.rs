@@ -3,7 +3,8 @@
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
-use rustix::mm::{Advice, madvise};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::ffi::c_void;
 use vm_memory::{
     GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap, MmapRegion,
     mmap::MmapRegionError,
@@ -46,26 +47,64 @@ pub(super) fn allocate(bytes: u64, hugepages: bool) -> Result<GuestMemoryMmap, V
 }
 
 /// KVM maps 2 MiB of a guest at once only where guest and host addresses have the same offset in them; a guest page by page costs
-/// an exit each. The kernel gives the top of the highest gap that fits, so a filler there moves the next try down to a multiple; one
-/// that falls into a smaller gap higher up leaves it where it was, and the next filler follows. Where no try succeeds, the guest
-/// is slower and nothing else.
+/// an exit each. The kernel gives the top of the highest gap that fits, so a gap is made that fits at a multiple and nowhere else.
+/// A gap higher up that is just large enough gets the mapping instead: that one is kept until the next try has its own. Where no
+/// try succeeds, the guest is slower and nothing else.
 fn aligned(size: usize, flags: i32) -> Result<MmapRegion, MmapRegionError> {
     const TRIES: usize = 32;
-    let map = |size, access| MmapRegion::build(None, size, access, flags);
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let mut fillers = Vec::new();
-    let mut mapping = map(size, access)?;
+    let map = || MmapRegion::build(None, size, libc::PROT_READ | libc::PROT_WRITE, flags);
     // Pages of hugetlbfs are aligned by themselves.
-    while flags & libc::MAP_HUGETLB == 0 && fillers.len() < TRIES {
-        let excess = mapping.as_ptr().addr() % LARGE_PAGE;
-        if excess == 0 {
-            break;
-        }
-        drop(mapping);
-        fillers.push(map(excess, libc::PROT_NONE)?);
-        mapping = map(size, access)?;
+    if flags & libc::MAP_HUGETLB != 0 {
+        return map();
     }
-    Ok(mapping)
+    let mut elsewhere = Vec::new();
+    loop {
+        let gap = Gap::make(size);
+        let mapping = map()?;
+        drop(gap);
+        if mapping.as_ptr().addr().is_multiple_of(LARGE_PAGE) || elsewhere.len() == TRIES {
+            return Ok(mapping);
+        }
+        elsewhere.push(mapping);
+    }
+}
+
+/// A gap of the address space that begins at a multiple of [`LARGE_PAGE`], between two reserved pieces that are given back on drop.
+struct Gap {
+    below: (*mut c_void, usize),
+    above: (*mut c_void, usize),
+}
+
+impl Gap {
+    /// `None` where the address space is full: the mapping proper will say so.
+    fn make(size: usize) -> Option<Self> {
+        let whole = size.checked_add(LARGE_PAGE)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other one.
+        let start = unsafe {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), flags)
+        };
+        let start = start.ok()?;
+        let below = start.addr().next_multiple_of(LARGE_PAGE) - start.addr();
+        let inside = start.wrapping_byte_add(below);
+        // SAFETY: the range lies within the mapping just made (`below` < LARGE_PAGE), which nobody else knows of.
+        unsafe { munmap(inside, size) }.ok()?;
+        Some(Self {
+            below: (start, below),
+            above: (inside.wrapping_byte_add(size), LARGE_PAGE - below),
+        })
+    }
+}
+
+impl Drop for Gap {
+    fn drop(&mut self) {
+        for (start, size) in [self.below, self.above] {
+            if size > 0 {
+                // SAFETY: what `make` left of its own mapping, which is unmapped nowhere else.
+                let _impossible = unsafe { munmap(start, size) };
+            }
+        }
+    }
 }
 
 /// Asks for transparent huge pages, which a host may have for those who ask only.
@@ -100,6 +139,20 @@ mod tests {
 
     #[test]
     fn guest_memory_lies_where_large_pages_of_host_and_guest_coincide() {
+        // Gaps of all kinds, as threads that ended leave them: each just too small, just large enough or odd.
+        let mapped =
+            |size| MmapRegion::<()>::build(None, size, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let mut pieces = Vec::new();
+        for index in 1..100_usize {
+            let odd = (index % 7) * 4096;
+            let size = [(2 << 20) - 4096, (64 << 20) + 4096, 8 << 20][index % 3] + odd;
+            pieces.push(mapped(size).expect("mapped"));
+        }
+        let mut index = 0;
+        pieces.retain(|_| {
+            index += 1;
+            index % 2 == 0
+        });
         // Sizes with odd ends; each of them in turn, as gaps of earlier ones may serve.
         for bytes in [256 << 20, (64 << 20) + 4096, (3 << 30) + (64 << 20)] {
             let memory = allocate(bytes, false).expect("mapped");
