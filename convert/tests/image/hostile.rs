@@ -354,6 +354,50 @@ fn two_entries_naming_one_grain_and_shared_tables_are_read() {
     assert!(all[GRAIN..2 * GRAIN] == pattern(0, GRAIN)[..]);
 }
 
+/// What such files would cost is time: each of their entries is worth a table that has to be walked through.
+#[test]
+fn a_directory_whose_entries_share_one_table_is_refused_in_every_sparse_kind() {
+    let folder = tempfile::tempdir().expect("folder");
+    let refused = |path: &Path| {
+        let error = open_file(path).err().expect("refused");
+        assert_eq!(error.kind, ImageErrorKind::Damaged, "{error}");
+        assert!(error.to_string().contains("tables share their place"), "{error}");
+    };
+    let sectors = 65_536 * 100;
+    let lines = [format!("RW {sectors} SPARSE \"d.vmdk\"")];
+    let text = descriptor(1, None, "monolithicSparse", &lines);
+    // What is kept is the header, the first directory (sector 21) and the first of its tables, which all entries name.
+    let mut image = hosted(sectors, &[], Some(&text));
+    put64(&mut image, 48, 0);
+    put64(&mut image, 56, 21);
+    image.truncate(26 * 512);
+    for entry in 0..100 {
+        put32(&mut image, 21 * 512 + entry * 4, 22);
+    }
+    refused(&write(folder.path(), "d.vmdk", &image));
+    image[21 * 512 + 2 * 4..22 * 512].fill(0);
+    open_file(&write(folder.path(), "d.vmdk", &image)).expect("two that share one do no harm");
+
+    let mut image = cowd(4096 * 64, 4, &[(0, Grain::Data(pattern(1, 512)))]);
+    let first = image[2048..2052].to_vec();
+    for entry in 0..64 {
+        image[2048 + entry * 4..2052 + entry * 4].copy_from_slice(&first);
+    }
+    let lines = [format!("RW {} VMFSSPARSE \"body.vmdk\"", 4096 * 64)];
+    let top = write(folder.path(), "cowd.vmdk", descriptor(1, None, "vmfsSparse", &lines));
+    write(folder.path(), "body.vmdk", &image);
+    refused(&top);
+
+    let mut image = sesparse(32_768 * 64, &[(0, SeGrain::Data(pattern(1, 4096)))]);
+    for entry in 0..64 {
+        put64(&mut image, 16 * 512 + entry * 8, 0x1000_0000_0000_0000);
+    }
+    let lines = [format!("RW {} SESPARSE \"body.vmdk\"", 32_768 * 64)];
+    let top = write(folder.path(), "se.vmdk", descriptor(1, None, "seSparse", &lines));
+    write(folder.path(), "body.vmdk", &image);
+    refused(&top);
+}
+
 #[test]
 fn hostile_cowd_and_sesparse_are_refused_by_name() {
     use ImageErrorKind::{Damaged, Limit, Truncated, Unsupported};

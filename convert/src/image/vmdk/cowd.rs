@@ -11,6 +11,7 @@ use crate::image::storage::Storage;
 use crate::image::{ImageError, ImageErrorKind};
 
 use super::context::{Context, Window, push_stored};
+use super::sharing::{Directory, refuse_shared_tables};
 
 /// `COWD`.
 pub(crate) const MAGIC: u32 = 0x4457_4f43;
@@ -73,6 +74,13 @@ impl CowdExtent {
             ));
         }
         storage.check(directory, needed * 4, "grain directory")?;
+        let whole = Directory {
+            at: directory,
+            entries: needed,
+            entry_bytes: 4,
+            table_bytes: TABLE,
+        };
+        refuse_shared_tables(files, &storage, whole, |sector| sector.checked_mul(SECTOR))?;
         Ok(Self {
             capacity: sectors * SECTOR,
             grain: grain * SECTOR,

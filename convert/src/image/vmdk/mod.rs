@@ -17,6 +17,7 @@ mod opener;
 pub(crate) mod parent;
 mod seen;
 mod sesparse;
+mod sharing;
 mod sparse;
 pub mod stream;
 

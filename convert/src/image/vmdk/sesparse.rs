@@ -11,6 +11,7 @@ use crate::image::{ImageError, ImageErrorKind};
 
 use super::context::{Context, Window, push_stored};
 use super::header::MAX_DIRECTORY;
+use super::sharing::{Directory, refuse_shared_tables};
 
 /// Magic of the constant header.
 pub(crate) const MAGIC: u64 = 0xcafe_babe;
@@ -110,10 +111,20 @@ impl SeSparseExtent {
             ));
         }
         storage.check(directory, needed, "grain directory")?;
+        let tables = sectors(144, "grain tables offset")?;
+        let whole = Directory {
+            at: directory,
+            entries: needed / 8,
+            entry_bytes: 8,
+            table_bytes: TABLE,
+        };
+        refuse_shared_tables(files, &storage, whole, |entry| {
+            (entry & 0xffff_ffff).checked_mul(TABLE)?.checked_add(tables)
+        })?;
         Ok(Self {
             capacity,
             directory,
-            tables: sectors(144, "grain tables offset")?,
+            tables,
             tables_length: sectors(152, "grain tables size")?,
             grains: sectors(192, "grains offset")?,
             storage,

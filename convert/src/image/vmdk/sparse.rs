@@ -18,6 +18,7 @@ use crate::image::{ImageError, ImageErrorKind};
 use super::context::{Context, Window, push_stored};
 use super::header::HostedHeader;
 use super::marker::{GRAIN_HEADER, Walked, find_footer, walk};
+use super::sharing::{Directory, refuse_shared_tables};
 
 /// Tables handled at once.
 const BATCH: u64 = 512;
@@ -117,6 +118,13 @@ impl HostedExtent {
             reserved.push(header.descriptor_offset..header.descriptor_offset.saturating_add(header.descriptor_length));
         }
         if let Tables::Directory { primary, redundant } = &tables {
+            let whole = Directory {
+                at: *primary,
+                entries: header.directory_entries(),
+                entry_bytes: 4,
+                table_bytes: header.table_bytes(),
+            };
+            refuse_shared_tables(files, &storage, whole, |sector| sector.checked_mul(SECTOR))?;
             for offset in std::iter::once(primary).chain(redundant) {
                 reserved.push(*offset..offset.saturating_add(bytes));
             }
