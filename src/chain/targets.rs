@@ -59,7 +59,7 @@ pub(crate) fn write(
 /// Writes the definitions anew where they were written for other hardware than is now known to work. `None`: they stand as they are.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn renew(folder: &RunFolder) -> anyhow::Result<Option<Written>> {
     let Some(record) = folder.read::<Record>(RunFolder::TARGETS)? else {
         return Ok(None);
