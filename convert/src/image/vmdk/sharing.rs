@@ -1,6 +1,6 @@
 //! Grain tables that share their place, which only a crafted directory has.
 
-use crate::image::bytes::{le32, le64, to_u64};
+use crate::image::bytes::{le32, le64, to_u64, to_usize};
 use crate::image::map::SourceHandle;
 use crate::image::storage::Storage;
 use crate::image::{ImageError, ImageErrorKind};
@@ -36,16 +36,16 @@ pub(super) fn refuse_shared_tables(
         let count = BATCH.min(directory.entries - first);
         let width = directory.entry_bytes;
         let bytes = storage.read_vec(files, directory.at + first * width, count * width, "grain directory")?;
-        let inside = |raw: u64| {
+        let inside = |entry: &&[u8]| {
+            let raw = if width == 8 {
+                le64(entry, 0)
+            } else {
+                u64::from(le32(entry, 0))
+            };
             let end = place(raw).and_then(|at| at.checked_add(directory.table_bytes));
             raw != 0 && end.is_some_and(|end| end <= storage.length)
         };
-        named += if width == 8 {
-            to_u64(bytes.chunks_exact(8).filter(|entry| inside(le64(entry, 0))).count())
-        } else {
-            let entries = bytes.chunks_exact(4);
-            to_u64(entries.filter(|entry| inside(u64::from(le32(entry, 0)))).count())
-        };
+        named += to_u64(bytes.chunks_exact(to_usize(width)).filter(inside).count());
         first += count;
     }
     if named <= room {
