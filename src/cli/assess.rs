@@ -174,6 +174,7 @@ fn options(args: &Args, hosts: &[HostNumbers]) -> anyhow::Result<AssessOptions> 
             allow: args.allow_path.clone(),
             suppress: args.suppress.iter().cloned().collect(),
             skip_manifest: args.no_verify_manifest,
+            skip_target_values: true,
             ..ImportOptions::default()
         },
         wave_guests: args.wave,

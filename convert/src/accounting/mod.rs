@@ -12,7 +12,7 @@ use crate::vmx::VmxFile;
 use reports::schema::{AccountedKey, Accounting, KeyClass};
 use std::collections::BTreeMap;
 
-/// Accounts for every line of `file`, in its order.
+/// Accounts for every line of `file`, in its order; what the keys become on the targets is [`fill_targets`]' to say.
 #[must_use]
 pub fn of_vmx(file: &VmxFile, machine: &Machine) -> Accounting {
     let mut keys = Vec::with_capacity(file.entries().len());
@@ -44,9 +44,7 @@ pub fn of_vmx(file: &VmxFile, machine: &Machine) -> Accounting {
             targets: BTreeMap::new(),
         });
     }
-    let mut accounting = Accounting { keys };
-    fill_defaults(&mut accounting, machine);
-    accounting
+    Accounting { keys }
 }
 
 /// Writes into each mapped or approximated key what it becomes on each of the targets that `plans` are for. The value stands in

@@ -1,18 +1,19 @@
 //! An estate judged at once: trees of VMX, OVF and OVA files, and the spreadsheets that RVTools exports.
 //!
-//! A broken file costs its own row. Memory holds one description at a time and the rows.
+//! A broken file costs its own row. Memory holds the rows, and a few descriptions for each processor that reads them.
 
+mod ahead;
 mod pairs;
 mod plan;
 mod sheet;
 
 use crate::machine::Machine;
-use crate::source::{ImportError, ImportOptions, open};
+use crate::source::{ImportOptions, Imported};
 use crate::targets::{NetworkMap, Target};
 use reports::schema::{EstateGuest, EstateReport, EstateRisk, EstateVerdict, Finding, Severity, Stamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// What the user may say about an assessment.
 #[derive(Debug, Clone)]
@@ -77,26 +78,11 @@ impl Rows<'_> {
         self.guests.push(guest);
     }
 
-    fn add_imported(&mut self, path: &Path, imported: &crate::source::Imported, options: &AssessOptions) {
-        self.pairs
-            .see(self.guests.len(), &self.guests, &imported.machine, &imported.disks);
-        let mut row = row(path, imported);
-        if let Some((map, targets)) = &options.map {
-            for place in map.missing(&imported.machine, targets) {
-                let id = if place.is_network {
-                    "nic.network-unmapped"
-                } else {
-                    "target.storage-not-mapped"
-                };
-                let evidence = format!("{}; to add: {}", place.name, place.add.trim().replace('\n', " "));
-                add_finding(
-                    &mut row,
-                    crate::preflight::finding(id, evidence),
-                    &options.import.suppress,
-                );
-            }
+    fn add_read(&mut self, guest: ahead::Guest) {
+        if let Some((machine, disks)) = guest.source.as_deref() {
+            self.pairs.see(self.guests.len(), &self.guests, machine, disks);
         }
-        self.add(row, Some(&imported.machine));
+        self.add(guest.row, guest.source.as_deref().map(|(machine, _)| machine));
     }
 }
 
@@ -116,28 +102,11 @@ pub fn assess<'a>(
         pairs: pairs::Pairs::default(),
         on_guest,
     };
-    for source in sources.iter().filter(|source| !is_sheet(source)) {
-        if !source.is_dir() {
-            one(source, options, &mut rows, cancel);
-            continue;
-        }
-        // Links are not followed: a loop would have no end.
-        for entry in walkdir::WalkDir::new(source).sort_by_file_name() {
-            if cancel.load(Ordering::Relaxed) {
-                break;
-            }
-            match entry {
-                Ok(entry) if entry.file_type().is_file() && is_description(entry.path()) => {
-                    one(entry.path(), options, &mut rows, cancel);
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let path = error.path().unwrap_or(source).display().to_string();
-                    rows.add(unreadable(path.clone(), path, error.to_string()), None);
-                }
-            }
-        }
-    }
+    let entries = sources
+        .iter()
+        .filter(|source| !is_sheet(source))
+        .flat_map(|source| entries(source));
+    ahead::read(entries, options, cancel, &mut |guest| rows.add_read(guest));
     // Sheets last: a guest whose files were read is not counted twice.
     for source in sources.iter().filter(|source| is_sheet(source)) {
         match sheet::read(source, &options.import.suppress) {
@@ -182,33 +151,23 @@ fn is_sheet(path: &Path) -> bool {
         .is_some_and(|extension| extension.eq_ignore_ascii_case("xlsx") || extension.eq_ignore_ascii_case("csv"))
 }
 
-fn one(path: &Path, options: &AssessOptions, rows: &mut Rows<'_>, cancel: &AtomicBool) {
-    match open(path, &options.import) {
-        Ok(imported) => rows.add_imported(path, &imported, options),
-        // A vApp: a row for each of its guests.
-        Err(ImportError::Ovf {
-            source: crate::ovf::OvfError::SeveralSystems { names, asked: None },
-            ..
-        }) => {
-            for name in names {
-                if cancel.load(Ordering::Relaxed) {
-                    return;
-                }
-                let import = ImportOptions {
-                    system: Some(name.clone()),
-                    ..options.import.clone()
-                };
-                match open(path, &import) {
-                    Ok(imported) => rows.add_imported(path, &imported, options),
-                    Err(error) => rows.add(unreadable(path.display().to_string(), name, error.to_string()), None),
-                }
-            }
-        }
-        Err(error) => rows.add(
-            unreadable(path.display().to_string(), stem(path), error.to_string()),
-            None,
-        ),
+/// The descriptions below `source`, or `source` itself where it is no folder.
+fn entries(source: &Path) -> Box<dyn Iterator<Item = ahead::Entry> + Send + '_> {
+    if !source.is_dir() {
+        return Box::new(std::iter::once(ahead::Entry::Description(source.to_owned())));
     }
+    // Links are not followed: a loop would have no end.
+    let found = walkdir::WalkDir::new(source).sort_by_file_name().into_iter();
+    Box::new(found.filter_map(move |entry| match entry {
+        Ok(entry) if entry.file_type().is_file() && is_description(entry.path()) => {
+            Some(ahead::Entry::Description(entry.into_path()))
+        }
+        Ok(_) => None,
+        Err(error) => {
+            let path = error.path().unwrap_or(source).display().to_string();
+            Some(ahead::Entry::Unlisted(path, error))
+        }
+    }))
 }
 
 fn stem(path: &Path) -> String {
@@ -217,7 +176,7 @@ fn stem(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-fn row(path: &Path, imported: &crate::source::Imported) -> EstateGuest {
+fn row(path: &Path, imported: &Imported, options: &AssessOptions) -> EstateGuest {
     let machine = &imported.machine;
     let (verdict, effort) = judge(&imported.findings);
     let mut capacity: u64 = 0;
@@ -231,7 +190,7 @@ fn row(path: &Path, imported: &crate::source::Imported) -> EstateGuest {
         allocated = allocated.saturating_add(held(place));
     }
     let networks: BTreeSet<String> = machine.nics.iter().filter_map(|nic| nic.network.clone()).collect();
-    EstateGuest {
+    let mut row = EstateGuest {
         name: machine.name.clone(),
         source: path.display().to_string(),
         uuid: machine
@@ -257,7 +216,23 @@ fn row(path: &Path, imported: &crate::source::Imported) -> EstateGuest {
         error: None,
         findings: imported.findings.clone(),
         limits: Vec::new(),
+    };
+    if let Some((map, targets)) = &options.map {
+        for place in map.missing(machine, targets) {
+            let id = if place.is_network {
+                "nic.network-unmapped"
+            } else {
+                "target.storage-not-mapped"
+            };
+            let evidence = format!("{}; to add: {}", place.name, place.add.trim().replace('\n', " "));
+            add_finding(
+                &mut row,
+                crate::preflight::finding(id, evidence),
+                &options.import.suppress,
+            );
+        }
     }
+    row
 }
 
 /// Adds what was found after a guest was judged, and judges it anew.

@@ -8,13 +8,15 @@ use crate::source::DiskPlace;
 use crate::targets::{Plan, Target};
 use reports::schema::{EstateGuest, Finding};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 /// Who claimed what first.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
     macs: HashMap<String, usize>,
-    disks: HashMap<PathBuf, usize>,
+    /// By device and inode: the file that is meant, whichever way leads to it.
+    disks: HashMap<(u64, u64), usize>,
     names: HashMap<String, usize>,
     /// Findings to add when all guests are known: the guest's number, and the finding.
     found: Vec<(usize, Finding)>,
@@ -44,9 +46,12 @@ impl Pairs {
             clash(Some(first), "nic.mac-conflict", mac);
         }
         for place in places.iter().filter(|place| place.window.is_none()) {
-            if let Some(path) = real(&place.path) {
-                let first = *self.disks.entry(path.clone()).or_insert(number);
-                clash(Some(first), "disk.shared", &path.display().to_string());
+            if let Some(file) = identity(&place.path) {
+                let first = *self.disks.entry(file).or_insert(number);
+                if first != number {
+                    let path = place.path.canonicalize().unwrap_or_else(|_| place.path.clone());
+                    clash(Some(first), "disk.shared", &path.display().to_string());
+                }
             }
         }
         // The strictest form: what differs here differs everywhere.
@@ -61,10 +66,8 @@ impl Pairs {
     }
 }
 
-/// The file that is meant, whichever way leads to it; `None` where there is none.
-fn real(path: &Path) -> Option<PathBuf> {
-    if path.as_os_str().is_empty() {
-        return None;
-    }
-    std::fs::canonicalize(path).ok()
+/// Device and inode of a file; `None` where there is none.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }

@@ -62,7 +62,9 @@ pub(super) fn is_top(path: &Path) -> bool {
 /// The descriptor in `file` from `base` on: the file itself, or embedded behind a sparse header.
 fn head(file: &File, base: u64) -> Option<Head> {
     let read = |at: u64, most: u64| {
-        let mut bytes = vec![0; usize::try_from(most).ok()?];
+        // A descriptor is far smaller than it may be: no more room than the file has bytes.
+        let there = file.metadata().ok()?.len().saturating_sub(at);
+        let mut bytes = vec![0; usize::try_from(most.min(there)).ok()?];
         let mut length = 0;
         while length < bytes.len() {
             let at = at.checked_add(u64::try_from(length).ok()?)?;

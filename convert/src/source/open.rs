@@ -172,16 +172,14 @@ pub(super) fn finish(
 ) -> Imported {
     let headers = header::headers(&disks, options);
     // With `disk.EnableUUID` the guest saw the identity that its VMDK holds.
-    let mut known = false;
     for (disk, header) in machine.disks.iter_mut().zip(&headers) {
         if let (Some(serial), Some(uuid)) = (&mut disk.serial, &header.uuid)
             && uuid.len() == 32
         {
             serial.clone_from(uuid);
-            known = true;
         }
     }
-    if known {
+    if !options.skip_target_values {
         accounting::fill_defaults(&mut accounting, &machine);
     }
     let mut findings = preflight::run(&Subject::new(&machine, &accounting, &notices, &headers));

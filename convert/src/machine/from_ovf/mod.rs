@@ -383,8 +383,7 @@ pub fn build(envelope: &Envelope, choice: Choice<'_>, path: &Path) -> Result<Bui
         os,
         boot_order,
     };
-    let mut accounting = keys::account(&machine, system, hardware, &items, &storage.names, envelope);
-    crate::accounting::fill_defaults(&mut accounting, &machine);
+    let accounting = keys::account(&machine, system, hardware, &items, &storage.names, envelope);
     Ok(Built {
         machine,
         notices,
