@@ -111,7 +111,7 @@ impl Appliance {
         }
         let volumes = volumes::list();
         for volume in &volumes {
-            let Some(kind @ ("ext4" | "xfs" | "btrfs")) = volume.content else {
+            let Some(kind @ ("ext4" | "xfs" | "btrfs" | "vfat")) = volume.content else {
                 continue;
             };
             if self.mounted.iter().any(|mounted| mounted.node == volume.node) {
@@ -297,12 +297,21 @@ impl Appliance {
             bytes: volume.bytes,
             content: volume.content.map(str::to_owned),
             uuid: volume.uuid.clone(),
-            free_bytes: space.map(|space| space.f_bavail.saturating_mul(space.f_frsize)),
+            free_bytes: space
+                .as_ref()
+                .map(|space| space.f_bavail.saturating_mul(space.f_frsize)),
             mounted_at: mounts.iter().find_map(|mounted| mounted.at.clone()).or_else(|| {
                 let root = self.roots.iter().find(|root| root.device == volume.device);
                 root.map(|_| "/".to_owned())
             }),
             state: volume.state.map(str::to_owned),
+            free_inodes: space.filter(|space| space.f_files > 0).map(|space| space.f_favail),
+            errors: volume.errors.map(str::to_owned),
+            dynamic_disk: volume.dynamic_disk,
+            fallback_loader: mounts
+                .first()
+                .filter(|_| volume.content == Some("vfat"))
+                .and_then(|mounted| fallback_loader(&mounted.path)),
         }
     }
 
@@ -432,6 +441,14 @@ impl Appliance {
         self.roots.clear();
         self.looked = false;
     }
+}
+
+/// Does the EFI system partition mounted at `path` have the loader that firmware starts where it has no boot entries (UEFI specification
+/// 2.10, 3.5.1.1)? `None` where this is none. FAT has no links that could lead elsewhere, and no case.
+fn fallback_loader(path: &Path) -> Option<bool> {
+    path.join("EFI")
+        .is_dir()
+        .then(|| path.join("EFI/BOOT/BOOTX64.EFI").is_file())
 }
 
 /// The swap with a memory image that waits to be resumed.

@@ -140,6 +140,8 @@ mod tests {
             part_uuid: Some(format!("{uuid}-part")),
             part_label: Some(format!("{device} part")),
             state: None,
+            errors: None,
+            dynamic_disk: false,
         }
     }
 

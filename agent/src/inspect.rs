@@ -212,13 +212,74 @@ pub(crate) fn facts(kernels: fixup::Kernels) -> SystemFacts {
         vmware_tools: here(&["/usr/bin/vmtoolsd", "/usr/sbin/vmtoolsd", "/etc/vmware-tools"]),
         qemu_guest_agent: here(&["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"]),
         selinux: here(&["/etc/selinux/config"]).is_some(),
+        services: enabled_services(),
+        x11_vmware: x11_vmware(),
         ..SystemFacts::default()
     }
 }
 
+/// Units that a move has to know of, where systemd starts them: databases and licence servers.
+fn enabled_services() -> BTreeMap<String, String> {
+    let known = [
+        "mysql",
+        "mysqld",
+        "mariadb",
+        "postgresql",
+        "mongod",
+        "oracle",
+        "db2",
+        "mssql-server",
+        "lmgrd",
+        "flexlm",
+        "aksusbd",
+        "codemeter",
+    ];
+    let units = ["multi-user.target.wants", "graphical.target.wants"]
+        .iter()
+        .flat_map(|folder| {
+            names(&format!("/etc/systemd/system/{folder}"), |name| {
+                name.ends_with(".service")
+            })
+        });
+    units
+        .filter(|unit| {
+            // `postgresql@15-main.service`, `oracle-database.service`.
+            let name = unit.trim_end_matches(".service");
+            let word = name.split(['@', '-']).next().unwrap_or(name);
+            known.contains(&word) || known.contains(&name)
+        })
+        .map(|unit| (unit, "enabled".to_owned()))
+        .collect()
+}
+
+/// A file of the X server's configuration that names VMware's driver.
+fn x11_vmware() -> Option<String> {
+    let more = names("/etc/X11/xorg.conf.d", |name| name.ends_with(".conf"))
+        .into_iter()
+        .map(|name| format!("/etc/X11/xorg.conf.d/{name}"));
+    std::iter::once("/etc/X11/xorg.conf".to_owned())
+        .chain(more)
+        .find(|path| text(path).is_some_and(|text| names_vmware_driver(&text)))
+}
+
+/// `Driver "vmware"` outside of comments.
+fn names_vmware_driver(text: &str) -> bool {
+    text.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.next().is_some_and(|word| word.eq_ignore_ascii_case("Driver"))
+            && words.next().is_some_and(|word| word.trim_matches('"') == "vmware")
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::os_release;
+    use super::{names_vmware_driver, os_release};
+
+    #[test]
+    fn a_driver_of_vmwares_display_is_seen_and_a_comment_is_not() {
+        assert!(names_vmware_driver("Section \"Device\"\n  Driver  \"vmware\"\n"));
+        assert!(!names_vmware_driver("# Driver \"vmware\"\nDriver \"modesetting\"\n"));
+    }
 
     #[test]
     fn os_release_values_lose_their_quotes() {

@@ -20,8 +20,8 @@ pub(crate) fn names(read: &ReadAt<'_>, number: u32) -> (Option<String>, Option<S
     gpt(read, number).unwrap_or_else(|| (dos(read, number), None))
 }
 
-/// `None` where there is no GPT.
-fn gpt(read: &ReadAt<'_>, number: u32) -> Option<(Option<String>, Option<String>)> {
+/// Where the entry of a partition lies: `None` where there is no GPT, `Some(None)` where it has no such entry.
+fn gpt_entry(read: &ReadAt<'_>, number: u32) -> Option<Option<u64>> {
     if bytes::<8>(read, SECTOR)? != *b"EFI PART" {
         return None;
     }
@@ -30,9 +30,16 @@ fn gpt(read: &ReadAt<'_>, number: u32) -> Option<(Option<String>, Option<String>
     let size = u64::from(u32::from_le_bytes(bytes(read, SECTOR + 84)?));
     let index = number.checked_sub(1).filter(|index| *index < count);
     let (Some(index), true) = (index, ENTRY.contains(&size)) else {
+        return Some(None);
+    };
+    Some(Some(table.checked_add(u64::from(index).checked_mul(size)?)?))
+}
+
+/// `None` where there is no GPT.
+fn gpt(read: &ReadAt<'_>, number: u32) -> Option<(Option<String>, Option<String>)> {
+    let Some(entry) = gpt_entry(read, number)? else {
         return Some((None, None));
     };
-    let entry = table.checked_add(u64::from(index).checked_mul(size)?)?;
     let guid = bytes::<16>(read, entry.checked_add(16)?)?;
     let name = bytes::<72>(read, entry.checked_add(56)?)?;
     let units: Vec<u16> = name
@@ -47,6 +54,29 @@ fn gpt(read: &ReadAt<'_>, number: u32) -> Option<(Option<String>, Option<String>
         guid.iter().any(|&byte| byte != 0).then(|| guid_text(&guid)),
         (!name.is_empty()).then_some(name),
     ))
+}
+
+/// Types of partitions that the Logical Disk Manager keeps volumes or its database in, as they lie on the disk
+/// (`block/partitions/efi.h`: `AF9B60A0-1431-4F62-BC68-3311714A69AD`, `5808C8AA-7E8F-42E0-85D2-E1E90434CFB3`).
+const LDM: [[u8; 16]; 2] = [
+    [
+        0xa0, 0x60, 0x9b, 0xaf, 0x31, 0x14, 0x62, 0x4f, 0xbc, 0x68, 0x33, 0x11, 0x71, 0x4a, 0x69, 0xad,
+    ],
+    [
+        0xaa, 0xc8, 0x08, 0x58, 0x8f, 0x7e, 0xe0, 0x42, 0x85, 0xd2, 0xe1, 0xe9, 0x04, 0x34, 0xcf, 0xb3,
+    ],
+];
+
+/// Does partition `number` (from 1) belong to a dynamic disk of Windows? In a DOS table it has type 0x42.
+pub(crate) fn is_dynamic(read: &ReadAt<'_>, number: u32) -> bool {
+    if let Some(kind) = gpt_entry(read, number).and_then(|entry| bytes::<16>(read, entry?)) {
+        return LDM.contains(&kind);
+    }
+    let primary = number.checked_sub(1).filter(|index| *index < 4);
+    bytes::<2>(read, 510) == Some([0x55, 0xaa])
+        && primary
+            .and_then(|index| bytes::<1>(read, 0x1be + 16 * u64::from(index) + 4))
+            .is_some_and(|kind| kind == [0x42])
 }
 
 /// The first three fields of a GUID are little-endian.
@@ -72,9 +102,38 @@ fn dos(read: &ReadAt<'_>, number: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::names;
+    use super::{is_dynamic, names};
     use std::os::unix::fs::FileExt;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn partitions_of_the_logical_disk_manager_are_told_by_their_type() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        for script in [
+            "label: dos\nsize=2048, type=42\nsize=2048, type=7\n",
+            "label: gpt\nsize=2048, type=AF9B60A0-1431-4F62-BC68-3311714A69AD\nsize=2048, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7\n\
+             size=2048, type=5808C8AA-7E8F-42E0-85D2-E1E90434CFB3\n",
+        ] {
+            std::fs::File::create(&path).unwrap().set_len(8 << 20).unwrap();
+            let started = Command::new("sfdisk")
+                .arg("-q")
+                .arg(&path)
+                .stdin(Stdio::piped())
+                .spawn();
+            let Ok(mut child) = started else {
+                eprintln!("SKIP: sfdisk (fdisk) is not installed");
+                return;
+            };
+            std::io::Write::write_all(child.stdin.as_mut().unwrap(), script.as_bytes()).unwrap();
+            drop(child.stdin.take());
+            assert!(child.wait().unwrap().success());
+            let file = std::fs::File::open(&path).unwrap();
+            let read = |offset: u64, buffer: &mut [u8]| file.read_exact_at(buffer, offset).is_ok();
+            let found: Vec<bool> = (1..=3).map(|number| is_dynamic(&read, number)).collect();
+            assert_eq!(found, [true, false, script.contains("gpt")], "{script}");
+        }
+    }
 
     #[test]
     fn names_are_what_sfdisk_gave_and_blkid_prints() {

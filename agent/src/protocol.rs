@@ -93,6 +93,15 @@ pub enum Undo {
         /// Paths in the guest, innermost first.
         folders: Vec<String>,
     },
+    /// Remove the file if it is still what was copied, and the folders that were made for it.
+    RemoveCopy {
+        /// Length in bytes.
+        bytes: u64,
+        /// CRC-32 of its content.
+        crc32: u32,
+        /// Paths in the guest, innermost first.
+        folders: Vec<String>,
+    },
     /// It can't be: another program made it, which keeps nothing of before.
     Never,
     /// Cut the file, which something was put behind.

@@ -79,6 +79,8 @@ mod tests {
             part_uuid: None,
             part_label: None,
             state: None,
+            errors: None,
+            dynamic_disk: false,
         }
     }
 

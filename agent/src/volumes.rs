@@ -30,6 +30,10 @@ pub(crate) struct Volume {
     pub(crate) part_label: Option<String>,
     /// A swap that holds a memory image, a hibernated or unclean NTFS.
     pub(crate) state: Option<&'static str>,
+    /// Damage that the superblock records.
+    pub(crate) errors: Option<&'static str>,
+    /// The partition belongs to Windows' Logical Disk Manager.
+    pub(crate) dynamic_disk: bool,
 }
 
 impl Volume {
@@ -106,6 +110,25 @@ pub(crate) fn label(content: &str, read: &ReadAt<'_>) -> Option<String> {
     (!text.is_empty() && text != "NO NAME").then_some(text)
 }
 
+/// Damage that a superblock records: `EXT2_ERROR_FS` in `s_state` (Linux `fs/ext4/ext4.h`), and `XFS_SB_FEAT_INCOMPAT_NEEDSREPAIR` in
+/// `sb_features_incompat` of version 5 (`fs/xfs/libxfs/xfs_format.h`).
+pub(crate) fn errors(content: &str, read: &ReadAt<'_>) -> Option<&'static str> {
+    match content {
+        "ext4" => {
+            let mut state = [0; 2];
+            (read(0x43a, &mut state) && u16::from_le_bytes(state) & 2 != 0)
+                .then_some("the kernel found errors in it, and nobody has repaired them since")
+        }
+        "xfs" => {
+            let (mut version, mut features) = ([0; 2], [0; 4]);
+            let newest = read(100, &mut version) && u16::from_be_bytes(version) & 15 == 5;
+            (newest && read(216, &mut features) && u32::from_be_bytes(features) & 16 != 0)
+                .then_some("it is marked as one that xfs_repair has to repair")
+        }
+        _ => None,
+    }
+}
+
 fn recognise_at(read: &ReadAt<'_>, offset: u64, magic: &[u8]) -> bool {
     let mut found = vec![0; magic.len()];
     read(offset, &mut found) && found == magic
@@ -180,6 +203,8 @@ pub(crate) fn list() -> Vec<Volume> {
                 part_uuid: None,
                 part_label: None,
                 state: recognise_at(&read, 4086, b"S1SUSPEND").then_some("hibernated"),
+                errors: content.and_then(|content| errors(content, &read)),
+                dynamic_disk: false,
                 node,
                 bytes,
                 content,
@@ -213,13 +238,14 @@ fn name_partitions(volumes: &mut [Volume]) {
         for volume in volumes.iter_mut().filter(|volume| volume.disk == Some(disk)) {
             let Some(number) = volume.partition else { continue };
             (volume.part_uuid, volume.part_label) = partitions::names(&read, number);
+            volume.dynamic_disk = partitions::is_dynamic(&read, number);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{disk_index, label, recognise, uuid};
+    use super::{disk_index, errors, label, recognise, uuid};
 
     fn of(offset: usize, magic: &[u8]) -> Option<&'static str> {
         let mut bytes = vec![0_u8; 128 << 10];
@@ -240,6 +266,52 @@ mod tests {
         assert_eq!(of(0, b"LUKS\xba\xbe"), Some("luks"));
         assert_eq!(of(3, b"NTFS    "), Some("ntfs"));
         assert_eq!(of(100, b"nothing"), None);
+    }
+
+    #[test]
+    fn damage_that_a_superblock_records_is_seen() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let file = dir.path().join("image");
+        let path = file.to_str().expect("text");
+        for (content, make, damage) in [
+            (
+                "ext4",
+                &["mkfs.ext4", "-q", "-F", path][..],
+                &["debugfs", "-w", "-R", "set_super_value state 3", path][..],
+            ),
+            (
+                "xfs",
+                &["mkfs.xfs", "-q", "-f", path],
+                &[
+                    "xfs_db",
+                    "-x",
+                    "-c",
+                    "sb 0",
+                    "-c",
+                    "write -d features_incompat 0x1b",
+                    path,
+                ],
+            ),
+        ] {
+            std::fs::remove_file(&file).ok();
+            let image = std::fs::File::create(&file).expect("temporary file");
+            image.set_len(320 << 20).expect("sparse");
+            let run = |words: &[&str]| std::process::Command::new(words[0]).args(&words[1..]).output();
+            let seen = || {
+                let image = std::fs::File::open(&file).expect("temporary file");
+                let read = |offset: u64, buffer: &mut [u8]| {
+                    std::os::unix::fs::FileExt::read_exact_at(&image, buffer, offset).is_ok()
+                };
+                errors(content, &read)
+            };
+            if !run(make).is_ok_and(|made| made.status.success()) {
+                eprintln!("SKIP: {} is not installed", make[0]);
+                continue;
+            }
+            assert_eq!(seen(), None, "{content}");
+            let done = run(damage).expect("it comes with the first");
+            assert!(seen().is_some(), "{content}: {done:?}");
+        }
     }
 
     #[test]

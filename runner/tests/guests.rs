@@ -88,10 +88,11 @@ mod guests {
         }
         let folder = tempfile::tempdir().expect("temporary folder");
         let tree = folder.path().join("tree");
-        for name in ["etc", "boot", "lib/systemd"] {
+        for name in ["etc", "boot/efi", "lib/systemd"] {
             std::fs::create_dir_all(tree.join(name)).expect("temporary folder");
         }
-        let fstab = "/dev/sda / ext4 defaults 0 1\n/dev/sdb /srv xfs noauto 0 0\n";
+        let fstab =
+            "/dev/sda / ext4 defaults 0 1\n/dev/sdb /srv xfs noauto 0 0\nLABEL=ESP /boot/efi vfat umask=0077 0 1\n";
         for (name, text) in [
             ("etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian 12\"\n"),
             ("etc/fstab", fstab),
@@ -122,11 +123,25 @@ mod guests {
             .args(format)
             .arg(folder.path().join("key"))
             .arg(&locked));
-        if !made || !sealed {
-            eprintln!("SKIP: mkfs.ext4 (e2fsprogs) or cryptsetup (cryptsetup-bin) is not installed");
+        // An EFI system partition as `grub-install` leaves it on Debian: nothing where firmware without boot entries looks.
+        let esp = folder.path().join("esp.raw");
+        std::fs::write(&esp, vec![0; 40 << 20]).expect("temporary file");
+        let loader: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
+        std::fs::write(folder.path().join("loader"), &loader).expect("temporary file");
+        let parted = ok(Command::new("mkfs.vfat").args(["-F", "32", "-n", "ESP"]).arg(&esp))
+            && ok(Command::new("mmd").arg("-i").arg(&esp).args(["::EFI", "::EFI/debian"]))
+            && ok(Command::new("mcopy")
+                .arg("-i")
+                .arg(&esp)
+                .arg(folder.path().join("loader"))
+                .arg("::EFI/debian/grubx64.efi"));
+        if !made || !sealed || !parted {
+            eprintln!(
+                "SKIP: mkfs.ext4 (e2fsprogs), cryptsetup (cryptsetup-bin), mkfs.vfat (dosfstools) or mcopy (mtools) is not installed"
+            );
             return;
         }
-        let disks = [(root.clone(), DiskFormat::Raw), (locked, DiskFormat::Raw)];
+        let disks = [root.clone(), locked, esp.clone()].map(|disk| (disk, DiskFormat::Raw));
         let deadline = Duration::from_secs(120);
         let mut appliance =
             Appliance::start(&Qemu, Accelerator::Tcg, &disks, folder.path(), deadline, &NEVER).expect("it answers");
@@ -137,7 +152,7 @@ mod guests {
         let found = deep(&mut appliance);
         assert_eq!(
             (found.systems[0].id.as_str(), found.volumes.len()),
-            ("debian", 2),
+            ("debian", 3),
             "{found:?}"
         );
         assert!(
@@ -145,6 +160,9 @@ mod guests {
             "{found:?}"
         );
         assert_eq!(found.volumes[1].content.as_deref(), Some("luks"));
+        let loaders: Vec<_> = found.volumes.iter().map(|volume| volume.fallback_loader).collect();
+        assert_eq!(loaders, [None, None, Some(false)], "{found:?}");
+        assert!(found.volumes[0].free_inodes.is_some(), "{found:?}");
         assert_eq!(
             appliance.unlock(wrong, &NEVER).expect("an answer").len(),
             1,
@@ -161,7 +179,8 @@ mod guests {
         let done: FixupOutcome =
             serde_json::from_value(appliance.fixup(wish.clone(), &NEVER).expect("fix-up")).expect("typed changes");
         let paths: Vec<&str> = done.changes.iter().map(|change| change.path.as_str()).collect();
-        assert_eq!(paths, ["/etc/fstab", "/etc/modules"], "{done:?}");
+        let fallback = "/boot/efi/EFI/BOOT/BOOTX64.EFI";
+        assert_eq!(paths, ["/etc/fstab", fallback, "/etc/modules"], "{done:?}");
         assert!(done.changes[0].after.starts_with("UUID="), "{done:?}");
         assert!(
             done.changes[0].after.contains("/dev/sdb /srv xfs"),
@@ -170,11 +189,39 @@ mod guests {
         let again: FixupOutcome =
             serde_json::from_value(appliance.fixup(wish, &NEVER).expect("fix-up")).expect("typed");
         assert!(again.changes.is_empty(), "{again:?}");
+        let seen = deep(&mut appliance).volumes;
+        let partition = seen
+            .iter()
+            .find(|volume| volume.device == "vdc")
+            .expect("the partition");
+        assert_eq!(partition.fallback_loader, Some(true), "the copy is seen");
         let undone = appliance
             .undo(done.changes, Some("vda".into()), false, &NEVER)
             .expect("undo");
-        assert_eq!(undone["changes"].as_array().map(Vec::len), Some(2), "{undone}");
+        assert_eq!(undone["changes"].as_array().map(Vec::len), Some(3), "{undone}");
+        let again: FixupOutcome =
+            serde_json::from_value(appliance.fixup(FixupWish::default(), &NEVER).expect("fix-up")).expect("typed");
+        let put: Vec<_> = again
+            .changes
+            .into_iter()
+            .filter(|change| change.path != fallback)
+            .collect();
+        appliance.undo(put, Some("vda".into()), false, &NEVER).expect("undo");
         appliance.stop(&NEVER).expect("power-off");
+        let copy = folder.path().join("copy");
+        assert!(ok(Command::new("mcopy")
+            .arg("-i")
+            .arg(&esp)
+            .arg("::EFI/BOOT/BOOTX64.EFI")
+            .arg(&copy)));
+        assert!(
+            std::fs::read(&copy).expect("the copy") == loader,
+            "every byte, on the disk"
+        );
+        assert!(
+            ok(Command::new("fsck.vfat").arg("-n").arg(&esp)),
+            "the partition is whole"
+        );
         let text = Command::new("debugfs")
             .args(["-R", "cat /etc/fstab"])
             .arg(&root)
@@ -249,8 +296,8 @@ mod guests {
         std::fs::create_dir_all(&config).expect("temporary folder");
         std::fs::create_dir_all(tree.join("Program Files/VMware/VMware Tools")).expect("temporary folder");
         std::fs::write(tree.join("bootmgr"), "").expect("temporary file");
-        let software = "add Microsoft\ncd Microsoft\nadd Windows NT\ncd Windows NT\nadd CurrentVersion\ncd CurrentVersion\nsetval 4\nProductName\nstring:Windows Server 2022 Standard\nCurrentMajorVersionNumber\ndword:10\nCurrentMinorVersionNumber\ndword:0\nCurrentBuild\nstring:20348\ncommit\n";
-        let system = "add Select\nadd ControlSet001\ncd Select\nsetval 1\nCurrent\ndword:1\ncd \\ControlSet001\nadd Control\ncd Control\nadd Session Manager\ncd Session Manager\nadd Power\ncd Power\nsetval 1\nHiberbootEnabled\ndword:1\ncommit\n";
+        let software = "add Microsoft\ncd Microsoft\nadd Windows NT\ncd Windows NT\nadd CurrentVersion\ncd CurrentVersion\nsetval 4\nProductName\nstring:Windows Server 2022 Standard\nCurrentMajorVersionNumber\ndword:10\nCurrentMinorVersionNumber\ndword:0\nCurrentBuild\nstring:20348\ncd \\\nadd Policies\ncd Policies\nadd Microsoft\ncd Microsoft\nadd Windows\ncd Windows\nadd DeviceInstall\ncd DeviceInstall\nadd Restrictions\ncd Restrictions\nsetval 2\nDenyUnspecified\ndword:1\nDenyDeviceIDs\ndword:0\ncommit\n";
+        let system = "add Select\nadd ControlSet001\ncd Select\nsetval 1\nCurrent\ndword:1\ncd \\ControlSet001\nadd Services\ncd Services\nadd VSS\ncd VSS\nsetval 1\nStart\ndword:4\ncd ..\nadd Spooler\ncd Spooler\nsetval 1\nStart\ndword:2\ncd ..\nadd vioscsi\ncd vioscsi\nsetval 1\nStart\ndword:0\ncd ..\nadd partmgr\ncd partmgr\nadd Parameters\ncd Parameters\nsetval 1\nSanPolicy\ndword:3\ncd \\ControlSet001\nadd Control\ncd Control\nadd Session Manager\ncd Session Manager\nadd Power\ncd Power\nsetval 1\nHiberbootEnabled\ndword:1\ncommit\n";
         if !hive(&config.join("SOFTWARE"), software) || !hive(&config.join("SYSTEM"), system) {
             eprintln!("SKIP: hivexsh (libhivex-bin) is not installed");
             return;
@@ -301,6 +348,14 @@ mod guests {
                 ("Windows Server 2022 Standard", "10.0.20348", device)
             );
             assert!(system.vmware_tools.is_some() && system.boot_loader.as_deref() == Some("bootmgr"));
+            let services: Vec<_> = system
+                .services
+                .iter()
+                .map(|(name, start)| (name.as_str(), start.as_str()))
+                .collect();
+            assert_eq!(services, [("VSS", "disabled"), ("vioscsi", "boot")]);
+            assert_eq!(system.san_policy, Some(3));
+            assert_eq!(system.driver_policies, ["DenyUnspecified"]);
         }
         let why = found.systems[1].hibernation.clone().unwrap_or_default();
         assert!(

@@ -42,6 +42,7 @@ fn mark(finding: &mut Finding, outcome: &FixupOutcome) {
         "linux.fstab-by-path" | "linux.fstab-device-names" => any(&|path| {
             path == "/etc/fstab" || path.starts_with("/boot/") && !is_image(path) || path.starts_with("/efi/")
         }),
+        "firmware.no-fallback-loader" => any(&|path| path.to_ascii_uppercase().ends_with("/EFI/BOOT/BOOTX64.EFI")),
         "linux.crypttab-unresolved" => any(&|path| path == "/etc/crypttab"),
         "ip.static-inside" => any(&|path| path.ends_with(".link") || path.starts_with("/etc/udev/rules.d/")),
         "guest.space" => vec!["there is room for all that is written".to_owned()],
@@ -131,6 +132,13 @@ mod tests {
     #[test]
     fn a_finding_loses_its_weight_only_by_a_change_that_puts_it_right() {
         for (id, path, note, severity) in [
+            (
+                "firmware.no-fallback-loader",
+                "/boot/efi/EFI/BOOT/BOOTX64.EFI",
+                "",
+                Severity::Info,
+            ),
+            ("firmware.no-fallback-loader", "/etc/fstab", "", Severity::Block),
             (
                 "linux.initrd-lacks-virtio",
                 "/boot/initrd.img-6.1.0",

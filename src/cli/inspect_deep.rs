@@ -6,7 +6,7 @@ use crate::chain::RunFolder;
 use crate::chain::fixup::{self, FixupOptions};
 use crate::terminal::{bytes, table};
 use convert::preflight;
-use reports::schema::{DeepFacts, DriverPlace, KernelFacts, SystemFacts};
+use reports::schema::{DeepFacts, DriverPlace, KernelFacts, SystemFacts, VolumeFacts};
 use std::path::Path;
 
 pub(crate) fn run(
@@ -47,10 +47,16 @@ fn text(facts: &DeepFacts) -> String {
         vec![
             volume.device.clone(),
             bytes(volume.bytes),
-            volume
-                .state
-                .as_ref()
-                .map_or_else(|| content.clone(), |state| format!("{content}, {state}")),
+            [
+                Some(content),
+                volume.state.clone(),
+                volume.errors.clone(),
+                oddity(volume),
+            ]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", "),
             volume.uuid.clone().unwrap_or_else(dash),
             volume.mounted_at.clone().unwrap_or_else(dash),
             volume.free_bytes.map_or_else(dash, bytes),
@@ -70,6 +76,14 @@ fn text(facts: &DeepFacts) -> String {
         text.push_str(&format!("note: {note}\n"));
     }
     text
+}
+
+/// What else is odd about a volume.
+fn oddity(volume: &VolumeFacts) -> Option<String> {
+    if volume.dynamic_disk {
+        return Some("of a dynamic disk".to_owned());
+    }
+    (volume.fallback_loader == Some(false)).then(|| "no EFI/BOOT/BOOTX64.EFI".to_owned())
 }
 
 fn system_text(system: &SystemFacts) -> String {
@@ -104,7 +118,14 @@ fn system_text(system: &SystemFacts) -> String {
     for (name, file) in &system.interfaces {
         text.push_str(&format!("  NIC      {name} in {file}\n"));
     }
+    for (name, start) in &system.services {
+        text.push_str(&format!("  service  {name}: {start}\n"));
+    }
+    for policy in &system.driver_policies {
+        text.push_str(&format!("  group policy against drivers: {policy}\n"));
+    }
     for (what, found) in [
+        ("X server with VMware's driver", &system.x11_vmware),
         ("VMware Tools", &system.vmware_tools),
         ("QEMU guest agent", &system.qemu_guest_agent),
         ("not shut down", &system.hibernation),

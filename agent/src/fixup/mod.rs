@@ -2,6 +2,7 @@
 //! No program of the guest runs.
 
 mod devices;
+mod loader;
 mod names;
 mod network;
 mod plan;
@@ -38,6 +39,7 @@ fn plan(root: &Path, task: &Task) -> (Plan, Kernels) {
     devices::plan(&mut plan, &resolver, task.wish.serial_console);
     network::plan(&mut plan, &task.wish.nics);
     let kernels = virtio::plan(&mut plan, &resolver);
+    loader::plan(&mut plan);
     services::plan(&mut plan);
     (plan, kernels)
 }

@@ -25,6 +25,8 @@ enum Edit {
     },
     /// A symbolic link to this.
     Link(String),
+    /// A copy of this file.
+    Copy { from: String, bytes: u64, crc32: u32 },
 }
 
 #[derive(Debug, Clone)]
@@ -162,6 +164,25 @@ impl Plan {
         }
     }
 
+    /// Wants a copy of the file `from` at a path where nothing is.
+    pub(crate) fn copy(&mut self, from: &str, path: &str, why: impl Into<String>) {
+        match checksum(&self.place(from)) {
+            Ok(_) if self.exists(path) => {}
+            Ok((bytes, crc32)) => self.steps.push(Step {
+                path: path.to_owned(),
+                before: None,
+                edit: Edit::Copy {
+                    from: from.to_owned(),
+                    bytes,
+                    crc32,
+                },
+                why: vec![why.into()],
+                folders: self.missing_folders(path),
+            }),
+            Err(error) => self.note(format!("{path} could not be added: {from}: {error}")),
+        }
+    }
+
     /// Wants `bytes` behind the file, which has `length` bytes.
     pub(crate) fn append(
         &mut self,
@@ -199,6 +220,14 @@ impl Plan {
                     Edit::Text(text) if step.before.is_some() => (step.before.clone(), text.clone(), Undo::Restore),
                     Edit::Text(text) => (None, text.clone(), step.removal()),
                     Edit::Link(target) => (None, format!("-> {target}"), step.removal()),
+                    Edit::Copy { from, bytes, crc32 } => {
+                        let undo = Undo::RemoveCopy {
+                            bytes: *bytes,
+                            crc32: *crc32,
+                            folders: step.folders.clone(),
+                        };
+                        (None, format!("a copy of {from}, {bytes} bytes"), undo)
+                    }
                     Edit::Append {
                         length,
                         bytes,
@@ -256,6 +285,12 @@ impl Plan {
             match &step.edit {
                 Edit::Text(text) => fs::write(&place, text).map_err(told)?,
                 Edit::Link(target) => symlink(target, &place).map_err(told)?,
+                Edit::Copy { from, bytes, crc32 } => {
+                    fs::copy(self.place(from), &place).map_err(told)?;
+                    if checksum(&place).map_err(told)? != (*bytes, *crc32) {
+                        return Err(told(io::Error::other("the copy differs from what was looked at")));
+                    }
+                }
                 Edit::Append { length, bytes, .. } => {
                     let mut file = OpenOptions::new().append(true).open(&place).map_err(told)?;
                     if file.metadata().map_err(told)?.len() != *length {
@@ -278,6 +313,32 @@ impl Plan {
     }
 }
 
+/// Removes folders that were made for a file; one that something else lies in by now stays.
+fn remove_empty(root: &Path, folders: &[String]) {
+    for folder in folders {
+        let _ = fs::remove_dir(root.join(folder.trim_start_matches('/')));
+    }
+}
+
+/// Length and CRC-32 of a regular file.
+fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    let mut file = fs::File::open(path)?;
+    let (mut bytes, mut piece) = (0, vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok((bytes, hasher.finalize())),
+            count => {
+                hasher.update(&piece[..count]);
+                bytes += count as u64;
+            }
+        }
+    }
+}
+
 /// Takes changes back, the last one first; what was changed by somebody else since is left alone and said.
 pub(crate) fn undo(root: &Path, changes: &[Change], dry_run: bool) -> io::Result<(Vec<Change>, Vec<String>)> {
     let (mut done, mut notes) = (Vec::new(), Vec::new());
@@ -294,6 +355,16 @@ pub(crate) fn undo(root: &Path, changes: &[Change], dry_run: bool) -> io::Result
                     change.path
                 ));
                 continue;
+            }
+            Undo::RemoveCopy { bytes, crc32, folders } => {
+                if checksum(&place).ok() != Some((*bytes, *crc32)) {
+                    notes.push(format!("{}: not as the fix-up left it, left alone", change.path));
+                    continue;
+                }
+                if !dry_run {
+                    fs::remove_file(&place).map_err(told)?;
+                    remove_empty(root, folders);
+                }
             }
             Undo::Truncate { bytes, from } => {
                 let length = fs::metadata(&place).map(|data| data.len()).ok();
@@ -318,10 +389,7 @@ pub(crate) fn undo(root: &Path, changes: &[Change], dry_run: bool) -> io::Result
                     None => fs::remove_file(&place).map_err(told)?,
                 }
                 if let (Undo::Remove { folders }, false) = (&change.undo, dry_run) {
-                    for folder in folders {
-                        // One that something else lies in by now stays.
-                        let _ = fs::remove_dir(root.join(folder.trim_start_matches('/')));
-                    }
+                    remove_empty(root, folders);
                 }
             }
         }

@@ -143,6 +143,36 @@ impl<'r> Hive<'r> {
         Ok(Some(key))
     }
 
+    /// The keys below a path, each with its name; none where it is not there.
+    pub(super) fn children(&mut self, path: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let Some(key) = self.key(path)? else {
+            return Ok(Vec::new());
+        };
+        if u32_at(&key, 0x14)? == 0 {
+            return Ok(Vec::new());
+        }
+        let mut offsets = Vec::new();
+        self.list(u32_at(&key, 0x1c)?, 0, &mut offsets)?;
+        let mut found = Vec::new();
+        for offset in offsets {
+            let child = self.cell(offset)?;
+            if child.starts_with(b"nk") {
+                let compressed = u16_at(&child, 2)? & 0x20 != 0;
+                found.push((name(&child, 0x4c, u16_at(&child, 0x48)?, compressed)?, child));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A number of the key at a path; `None` where there is none of this name.
+    pub(super) fn number(&mut self, path: &str, wanted: &str) -> io::Result<Option<u32>> {
+        let Some(key) = self.key(path)? else { return Ok(None) };
+        Ok(match self.value(&key, wanted)? {
+            Some(Value::Number(number)) => Some(number),
+            _ => None,
+        })
+    }
+
     /// A text or number of a key; `None` where it has none of this name.
     pub(super) fn value(&mut self, key: &[u8], wanted: &str) -> io::Result<Option<Value>> {
         let count = u32_at(key, 0x24)?;

@@ -1,6 +1,7 @@
 //! Windows on an NTFS volume: which one, and whether it was shut down. Read by the `ntfs` crate from the block device; nothing is mounted.
 
 mod hive;
+mod services;
 
 use hive::{Hive, Value};
 use ntfs::indexes::NtfsFileNameIndex;
@@ -82,14 +83,16 @@ pub(crate) fn look(path: &Path) -> io::Result<Found> {
         name: "Windows".to_owned(),
         ..SystemFacts::default()
     };
+    let mut fast = None;
+    if let Some(hive) = file(&ntfs, &mut device, &["Windows", "System32", "config", "SYSTEM"])? {
+        let mut read_at = |offset: u64, length: usize| read(&hive, &mut device, offset, length);
+        let mut hive = Hive::open(&mut read_at)?;
+        let set = services::control_set(&mut hive)?;
+        fast = fast_startup(&mut hive, &set)?;
+        system.services = services::list(&mut hive, &set)?;
+        system.san_policy = services::san_policy(&mut hive, &set)?;
+    }
     if found.state == Some("hibernated") {
-        let fast = match file(&ntfs, &mut device, &["Windows", "System32", "config", "SYSTEM"])? {
-            Some(hive) => {
-                let mut read_at = |offset: u64, length: usize| read(&hive, &mut device, offset, length);
-                fast_startup(&mut Hive::open(&mut read_at)?)?
-            }
-            None => None,
-        };
         // The image of a shutdown with Fast Startup looks like one of hibernation: the setting tells what the last shutdown may have been.
         let (state, words) = match fast {
             Some(true) => (
@@ -109,23 +112,17 @@ pub(crate) fn look(path: &Path) -> io::Result<Found> {
         system.vmware_tools = Some("C:\\Program Files\\VMware\\VMware Tools".to_owned());
     }
     let mut read_at = |offset: u64, length: usize| read(&software, &mut device, offset, length);
-    version(&mut Hive::open(&mut read_at)?, &mut system)?;
+    let mut hive = Hive::open(&mut read_at)?;
+    version(&mut hive, &mut system)?;
+    system.driver_policies = services::driver_policies(&mut hive)?;
     found.system = Some(system);
     Ok(found)
 }
 
 /// Is Fast Startup switched on? `None` where the hive does not say.
-fn fast_startup(hive: &mut Hive<'_>) -> io::Result<Option<bool>> {
-    let number = |hive: &mut Hive<'_>, path: &str, name: &str| -> io::Result<Option<u32>> {
-        let Some(key) = hive.key(path)? else { return Ok(None) };
-        Ok(hive.value(&key, name)?.and_then(|value| match value {
-            Value::Number(number) => Some(number),
-            Value::Text(_) => None,
-        }))
-    };
-    let set = number(hive, "Select", "Current")?.unwrap_or(1);
-    let path = format!("ControlSet{set:03}\\Control\\Session Manager\\Power");
-    Ok(number(hive, &path, "HiberbootEnabled")?.map(|value| value != 0))
+fn fast_startup(hive: &mut Hive<'_>, set: &str) -> io::Result<Option<bool>> {
+    let path = format!("{set}\\Control\\Session Manager\\Power");
+    Ok(hive.number(&path, "HiberbootEnabled")?.map(|value| value != 0))
 }
 
 fn version(hive: &mut Hive<'_>, system: &mut SystemFacts) -> io::Result<()> {

@@ -3,6 +3,7 @@
 
 use crate::machine::Machine;
 use reports::schema::KeyClass::{self, Approximated, DroppedHarmless, DroppedWarning, Mapped, Unknown};
+use std::sync::LazyLock;
 
 type Row = (&'static str, KeyClass, &'static str);
 
@@ -424,13 +425,30 @@ fn matches(pattern: &str, key: &str) -> bool {
     }
 }
 
+/// Rows of [`TABLE`], in its order, that a key with this first byte may match: an estate has hundreds of thousands of keys.
+static BY_FIRST_BYTE: LazyLock<Vec<Vec<&'static Row>>> = LazyLock::new(|| {
+    let may_match =
+        |first: u8, pattern: &str| matches!(pattern.bytes().next(), Some(byte) if byte == first || byte == b'*');
+    (0..=u8::MAX)
+        .map(|first| TABLE.iter().filter(|row| may_match(first, row.0)).collect())
+        .collect()
+});
+
+fn row(key: &str) -> Option<&'static Row> {
+    let first = key.bytes().next()?;
+    BY_FIRST_BYTE[usize::from(first)]
+        .iter()
+        .copied()
+        .find(|row| matches(row.0, key))
+}
+
 /// The class of the key `lower`, and why. A few keys are judged by their value too.
 pub(crate) fn classify(lower: &str, value: &str, machine: &Machine) -> (KeyClass, &'static str) {
     let key = normal(lower);
     let value = value.trim().to_ascii_lowercase();
     let off = matches!(value.as_str(), "" | "false" | "0" | "none");
     let space = lower.split_once('.').map_or("", |(space, _)| space);
-    let Some((_, class, why)) = TABLE.iter().find(|row| matches(row.0, &key)) else {
+    let Some((_, class, why)) = row(&key) else {
         return (Unknown, "not in the table; please report it");
     };
     if space.contains(':') {
@@ -538,6 +556,11 @@ mod tests {
                 "{} is hidden by {}",
                 row.0,
                 TABLE[first.unwrap_or(0)].0
+            );
+            assert_eq!(
+                super::row(&example).map(|found| found.0),
+                Some(row.0),
+                "found by its first byte"
             );
         }
     }

@@ -88,56 +88,26 @@ pub const UNMADE: &[Unmade] = &[
         why: "Needs the guest's addresses and the target's subnets.",
     },
     Unmade {
-        ids: &[
-            "firmware.no-fallback-loader",
-            "secureboot.custom-keys",
-            "tpm.sealed-secret",
-            "windows.measured-boot",
-        ],
-        why: "Needs the NVRAM's variables or what a TPM sealed. `firmware.nvram-lost`, `secureboot.enabled` and `tpm.present` warn \
-              instead; the boot proof shows a loader that is not found.",
+        ids: &["secureboot.custom-keys", "tpm.sealed-secret", "windows.measured-boot"],
+        why: "Needs the NVRAM's variables or what a TPM sealed. `secureboot.enabled` and `tpm.present` warn instead.",
     },
     Unmade {
         ids: &[
             "guest.root-not-found",
             "guest.live-image",
-            "guest.inodes",
             "guest.space-context",
             "guest.luks-key-and-clevis",
-            "fs.xfs-errors",
-            "fs.ext-errors",
         ],
-        why: "The look into the disks mounts and does not repair, takes no named root and no key; what it can't mount is \
-              `inside.not-looked-at`.",
+        why: "The look into the disks takes no named root, opens no images within the file system, and no network's keys; what it \
+              can't mount is `inside.not-looked-at`. The space that OpenNebula's packages need is OpenNebula's.",
     },
     Unmade {
-        ids: &[
-            "windows.dynamic-disk",
-            "windows.no-virtio-driver",
-            "windows.storage-driver-not-boot-critical",
-            "windows.group-policy",
-            "windows.antivirus",
-            "windows.compact-os",
-            "windows.san-policy",
-        ],
-        why: "Needs the registry of Windows, which is not read. Windows keeps SATA and e1000e until its drivers are proven.",
+        ids: &["windows.compact-os"],
+        why: "Matters to programs that read Windows' own files from outside; of these only the registry is read, which is never \
+              compressed so.",
     },
     Unmade {
-        ids: &[
-            "os.not-supported-by-conversion",
-            "linux.no-modprobe-conf",
-            "linux.x11-driver",
-        ],
+        ids: &["os.not-supported-by-conversion", "linux.no-modprobe-conf"],
         why: "Nothing depends on it: what can't be made ready is moved as it is, and the boot proof decides.",
-    },
-    Unmade {
-        ids: &[
-            "workload.wsfc",
-            "workload.ad-dc",
-            "workload.database",
-            "workload.license-bound",
-            "workload.windows-warm-services",
-        ],
-        why: "Services in the guest are not read. Identity (UUID, serial, generation id, MAC) is kept where the target can.",
     },
 ];

@@ -105,6 +105,10 @@ fn five_hundred_guests_are_counted_summed_planned_and_each_is_told_once() {
     );
     let count = |verdict| report.guests.iter().filter(|guest| guest.verdict == verdict).count();
     assert_eq!((report.guests.len(), told), (500, 500));
+    assert!(
+        report.guests.is_sorted_by_key(|guest| &guest.source),
+        "in the order of their folders, whichever thread read them"
+    );
     assert_eq!(count(EstateVerdict::Blocked), 10, "{:?}", report.risks);
     assert_eq!(count(EstateVerdict::Unreadable), 0);
     assert_eq!((report.vcpus, report.memory_mib), (1000, 1_024_000));

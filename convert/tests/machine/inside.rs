@@ -9,8 +9,11 @@ use std::collections::BTreeSet;
 const LINUX: &str = "displayName = \"a\"\nguestOS = \"debian12-64\"\nmemSize = \"512\"\nscsi0.present = \"TRUE\"\n\
     scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
 
+const WINDOWS: &str = "guestOS = \"windows2019srv-64\"\n";
+
 fn machine(more: &str) -> Machine {
-    import(format!("{LINUX}{more}").as_bytes()).machine
+    // The first line of a key wins.
+    import(format!("{more}{LINUX}").as_bytes()).machine
 }
 
 fn volume(device: &str, content: &str) -> VolumeFacts {
@@ -89,6 +92,15 @@ fn each_check_of_the_inside_fires_where_it_should_and_nowhere_else() {
         facts.systems[0].kind = SystemKind::Windows;
         facts.systems[0].kernels.clear();
         facts.systems[0].initramfs_tool = None;
+    };
+    let services = |found: &[(&str, &str)]| {
+        facts(|f| {
+            windows(f);
+            let found = found
+                .iter()
+                .map(|(name, start)| ((*name).to_owned(), (*start).to_owned()));
+            f.systems[0].services.extend(found);
+        })
     };
     let cases: Vec<(&str, &str, DeepFacts, &[&str])> = vec![
         (
@@ -217,6 +229,107 @@ fn each_check_of_the_inside_fires_where_it_should_and_nowhere_else() {
             "tools.installed",
             "",
             facts(|f| f.systems[0].vmware_tools = Some("/usr/bin/vmtoolsd".to_owned())),
+            &[],
+        ),
+        ("guest.inodes", "", facts(|f| f.volumes[1].free_inodes = Some(99)), &[]),
+        (
+            "fs.ext-errors",
+            "",
+            facts(|f| f.volumes[1].errors = Some("errors".to_owned())),
+            &[],
+        ),
+        (
+            "fs.xfs-errors",
+            "",
+            facts(|f| {
+                f.volumes.push(volume("vda3", "xfs"));
+                f.volumes[2].errors = Some("repair".to_owned());
+            }),
+            &[],
+        ),
+        (
+            "firmware.no-fallback-loader",
+            "firmware = \"efi\"\n",
+            facts(|f| f.volumes[0].fallback_loader = Some(false)),
+            &[],
+        ),
+        (
+            "linux.x11-driver",
+            "",
+            facts(|f| f.systems[0].x11_vmware = Some("/etc/X11/xorg.conf".to_owned())),
+            &[],
+        ),
+        (
+            "windows.dynamic-disk",
+            WINDOWS,
+            facts(|f| {
+                windows(f);
+                f.volumes[1].dynamic_disk = true;
+            }),
+            &[],
+        ),
+        ("windows.no-virtio-driver", WINDOWS, services(&[("VSS", "manual")]), &[]),
+        (
+            "windows.storage-driver-not-boot-critical",
+            WINDOWS,
+            services(&[("viostor", "manual")]),
+            &[],
+        ),
+        (
+            "windows.group-policy",
+            WINDOWS,
+            facts(|f| {
+                windows(f);
+                f.systems[0].driver_policies.push("DenyUnspecified".to_owned());
+            }),
+            &[],
+        ),
+        (
+            "windows.antivirus",
+            WINDOWS,
+            services(&[("vioscsi", "boot"), ("Sophos AutoUpdate Service", "auto")]),
+            &[],
+        ),
+        (
+            "windows.san-policy",
+            "guestOS = \"windows2019srv-64\"\nscsi0:1.present = \"TRUE\"\nscsi0:1.fileName = \"b.vmdk\"\n",
+            facts(|f| {
+                windows(f);
+                f.systems[0].san_policy = Some(3);
+            }),
+            &[],
+        ),
+        (
+            "workload.windows-warm-services",
+            WINDOWS,
+            services(&[("viostor", "boot"), ("VSS", "disabled")]),
+            &[],
+        ),
+        (
+            "workload.wsfc",
+            WINDOWS,
+            services(&[("viostor", "boot"), ("ClusSvc", "auto")]),
+            &[],
+        ),
+        (
+            "workload.ad-dc",
+            WINDOWS,
+            services(&[("viostor", "boot"), ("NTDS", "auto")]),
+            &[],
+        ),
+        (
+            "workload.database",
+            "",
+            facts(|f| {
+                let unit = ("postgresql.service".to_owned(), "enabled".to_owned());
+                f.systems[0].services.extend([unit]);
+            }),
+            &[],
+        ),
+        (
+            "workload.license-bound",
+            WINDOWS,
+            services(&[("viostor", "boot"), ("CodeMeter.exe", "auto")]),
             &[],
         ),
         (

@@ -39,6 +39,14 @@ pub struct VolumeFacts {
     pub mounted_at: Option<String>,
     /// What makes it unusable as it is: `hibernated` (swap or NTFS), `fast-startup`, `dirty`.
     pub state: Option<String>,
+    /// Free inodes; absent where it was not mounted, or where the file system makes them as they are needed.
+    pub free_inodes: Option<u64>,
+    /// Damage that the file system's own superblock records.
+    pub errors: Option<String>,
+    /// It lies in a partition of Windows' Logical Disk Manager.
+    pub dynamic_disk: bool,
+    /// An EFI system partition: whether it has `\EFI\BOOT\BOOTX64.EFI`. Absent elsewhere.
+    pub fallback_loader: Option<bool>,
 }
 
 /// Kind of operating system.
@@ -92,6 +100,15 @@ pub struct SystemFacts {
     pub selinux: bool,
     /// Why the system is not shut down cleanly: a hibernation image, Fast Startup.
     pub hibernation: Option<String>,
+    /// Services that a move has to know of, and how each starts: `boot`, `system`, `auto`, `manual`, `disabled` for Windows, `enabled`
+    /// for a unit of systemd.
+    pub services: BTreeMap<String, String>,
+    /// Group policies that forbid the installation of drivers (Windows).
+    pub driver_policies: Vec<String>,
+    /// `SanPolicy` (Windows): 1 brings new disks online; 2, 3 and 4 leave shared, all or internal ones offline.
+    pub san_policy: Option<u32>,
+    /// A file of the X server's configuration that names VMware's display driver.
+    pub x11_vmware: Option<String>,
 }
 
 /// An installed kernel.

@@ -59,6 +59,7 @@ fn deep() -> DeepFacts {
         free_bytes: mounted.map(|_| 21 * GIB),
         mounted_at: mounted.map(str::to_owned),
         state: None,
+        ..VolumeFacts::default()
     };
     let drivers = [
         ("sd_mod", DriverPlace::Initramfs),

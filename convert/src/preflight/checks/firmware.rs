@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
         Warn,
         "UEFI",
         "Firmware variables are not converted: boot entries are lost, and firmware falls back to \\EFI\\BOOT\\BOOTX64.EFI.",
-        "See that the fallback loader is there; `fixup` does it.",
+        "`fixup` copies a Linux guest's loader there where none is; of other guests see that it is there.",
         |s| {
             when(s.machine.firmware.kind == FirmwareKind::Uefi, || {
                 s.machine

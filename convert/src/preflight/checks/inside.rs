@@ -7,7 +7,7 @@ use reports::schema::{DriverPlace, SystemFacts, SystemKind, VolumeFacts};
 
 const MIB: u64 = 1 << 20;
 
-fn systems(s: &Inside<'_>, wanted: impl Fn(&SystemFacts) -> Option<String>) -> Vec<String> {
+pub(super) fn systems(s: &Inside<'_>, wanted: impl Fn(&SystemFacts) -> Option<String>) -> Vec<String> {
     s.facts
         .systems
         .iter()
@@ -21,7 +21,7 @@ fn linux(s: &Inside<'_>, wanted: impl Fn(&SystemFacts) -> Option<String>) -> Vec
     })
 }
 
-fn volumes(s: &Inside<'_>, wanted: impl Fn(&VolumeFacts) -> Option<String>) -> Vec<String> {
+pub(super) fn volumes(s: &Inside<'_>, wanted: impl Fn(&VolumeFacts) -> Option<String>) -> Vec<String> {
     s.facts
         .volumes
         .iter()
@@ -29,7 +29,7 @@ fn volumes(s: &Inside<'_>, wanted: impl Fn(&VolumeFacts) -> Option<String>) -> V
         .collect()
 }
 
-fn joined(found: Vec<String>) -> Option<String> {
+pub(super) fn joined(found: Vec<String>) -> Option<String> {
     (!found.is_empty()).then(|| found.join("; "))
 }
 
@@ -42,6 +42,16 @@ fn least_free(s: &Inside<'_>, volume: &VolumeFacts) -> u64 {
         Some("/boot") => 50 * MIB,
         _ => 10 * MIB,
     }
+}
+
+/// Volumes of a kind whose superblock records damage.
+fn damaged(s: &Inside<'_>, content: &str) -> Vec<String> {
+    volumes(s, |volume| {
+        volume
+            .errors
+            .clone()
+            .filter(|_| volume.content.as_deref() == Some(content))
+    })
 }
 
 /// A name of a disk that depends on the bus or on the order of disks.
@@ -154,6 +164,38 @@ pub(super) const CHECKS: &[Check] = &[
                 })
             })
         },
+    ),
+    inside(
+        "guest.inodes",
+        Block,
+        "fewer than 100 free inodes on a file system that the guest mounts",
+        "There is no room for new files, however small: the fix-up and the guest's own logs need some.",
+        "Remove files in the guest.",
+        |s| {
+            volumes(s, |volume| {
+                let free = volume.free_inodes.filter(|free| *free < 100)?;
+                // What nobody mounts nobody writes to: a rescue system, a full archive.
+                let used =
+                    volume.mounted_at.is_some() || s.facts.systems.iter().any(|system| system.device == volume.device);
+                used.then(|| format!("{free} free inodes"))
+            })
+        },
+    ),
+    inside(
+        "fs.ext-errors",
+        Block,
+        "an ext file system whose kernel found errors in it",
+        "The source is damaged already; a copy of it is too.",
+        "Repair it on ESXi (e2fsck -f, from a rescue system), and copy again.",
+        |s| damaged(s, "ext4"),
+    ),
+    inside(
+        "fs.xfs-errors",
+        Block,
+        "an XFS that is marked for repair",
+        "It can't be mounted until xfs_repair has run; a copy of it can't either.",
+        "Repair it on ESXi (xfs_repair, from a rescue system), and copy again.",
+        |s| damaged(s, "xfs"),
     ),
     inside(
         "fs.read-only",
@@ -404,6 +446,33 @@ pub(super) const CHECKS: &[Check] = &[
                     .then(|| "declared: BIOS; boot loader: systemd-boot".to_owned())
             }),
         },
+    ),
+    inside(
+        "firmware.no-fallback-loader",
+        Block,
+        "UEFI, and an EFI system partition without \\EFI\\BOOT\\BOOTX64.EFI",
+        "VMware's boot entries don't move, and firmware without them looks for this file only: no bootable device.",
+        "Run `esxodus fixup`, which copies a Linux guest's loader there; for others copy it on ESXi.",
+        |s| {
+            let loaders: Vec<bool> = s
+                .facts
+                .volumes
+                .iter()
+                .filter_map(|volume| volume.fallback_loader)
+                .collect();
+            if s.machine.firmware.kind != FirmwareKind::Uefi || loaders.contains(&true) {
+                return Vec::new();
+            }
+            volumes(s, |volume| volume.fallback_loader.map(|_| "no BOOTX64.EFI".to_owned()))
+        },
+    ),
+    inside(
+        "linux.x11-driver",
+        Info,
+        "an X configuration that names VMware's display driver",
+        "The X server does not start with it on KVM.",
+        "Remove the line, or name \"modesetting\"; an X server without configuration chooses by itself.",
+        |s| linux(s, |system| system.x11_vmware.clone()),
     ),
     inside(
         "tools.installed",

@@ -13,11 +13,13 @@ mod network;
 mod package;
 mod state;
 mod target;
+mod windows;
+mod workload;
 
 use super::Check;
 
 /// All parts, in the order of the documentation.
-const PARTS: [&[Check]; 13] = [
+const PARTS: [&[Check]; 15] = [
     description::CHECKS,
     package::CHECKS,
     disk::CHECKS,
@@ -31,6 +33,8 @@ const PARTS: [&[Check]; 13] = [
     guest::CHECKS,
     target::CHECKS,
     inside::CHECKS,
+    windows::CHECKS,
+    workload::CHECKS,
 ];
 
 /// All checks.
