@@ -6,6 +6,11 @@ use std::process::{Command, Stdio};
 
 /// The guest kernel of the cache and a small initramfs that says hello, shows what is on the first disk, and powers off.
 fn guest(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+    guest_that(folder, "/bin/busybox echo HELLO-FROM-THE-GUEST", &[])
+}
+
+/// The same, with what it does before it powers off, and modules of that kernel that lie in its root.
+fn guest_that(folder: &Path, does: &str, modules: &[&str]) -> Option<(PathBuf, PathBuf)> {
     let cache = std::env::var_os("ESXODUS_CACHE").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/esxodus"),
         PathBuf::from,
@@ -18,9 +23,17 @@ fn guest(folder: &Path) -> Option<(PathBuf, PathBuf)> {
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for module in modules {
+        let name = Path::new(module).file_name().unwrap();
+        std::fs::copy(
+            cache.join("kernel/current/modules/kernel").join(module),
+            root.join(name),
+        )
+        .unwrap();
+    }
     std::fs::write(
         root.join("init"),
-        "#!/bin/busybox sh\n/bin/busybox echo HELLO-FROM-THE-GUEST\n/bin/busybox poweroff -f\n",
+        format!("#!/bin/busybox sh\n{does}\n/bin/busybox poweroff -f\n"),
     )
     .unwrap();
     let initrd = folder.join("initrd");
@@ -54,6 +67,55 @@ fn a_kernel_alone_boots_on_the_console_and_the_end_is_reported() {
     assert!(stdout.contains("HELLO-FROM-THE-GUEST"), "{stdout}");
     assert!(stdout.contains("the guest ended"), "{stdout}");
     assert!(stderr.contains("QEMU; TCG was asked for"), "{stderr}");
+}
+
+#[test]
+fn a_guest_has_the_hosts_network_only_where_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let modules = [
+        "drivers/virtio/virtio_ring.ko",
+        "drivers/virtio/virtio.ko",
+        "drivers/virtio/virtio_pci_legacy_dev.ko",
+        "drivers/virtio/virtio_pci_modern_dev.ko",
+        "drivers/virtio/virtio_pci.ko",
+        "net/core/failover.ko",
+        "drivers/net/net_failover.ko",
+        "drivers/net/virtio_net.ko",
+    ];
+    let does = "B=/bin/busybox\nfor m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net; do $B insmod /$m.ko || $B echo NO-MODULE $m; done\n\
+                $B ip link set lo up; $B ip link set eth0 up\n\
+                $B udhcpc -i eth0 -n -q -t 3 -T 2 -s /bin/true && $B echo LEASE-OBTAINED || $B echo NO-LEASE";
+    let Some((kernel, initrd)) = guest_that(folder.path(), does, &modules) else {
+        return;
+    };
+    if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
+        skip("QEMU is not installed");
+        return;
+    }
+    for (net, word) in [("user", "LEASE-OBTAINED"), ("none", "NO-LEASE")] {
+        let output = esxodus()
+            .args([
+                "run",
+                "--accel",
+                "tcg",
+                "--net",
+                net,
+                "--kernel",
+                s(&kernel),
+                "--initrd",
+                s(&initrd),
+            ])
+            .args(["--cmdline", "console=ttyS0 quiet panic=-1"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+        assert!(
+            stdout.contains(word) && !stdout.contains("NO-MODULE"),
+            "{net}: {stdout}{stderr}"
+        );
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use runner::console::Left;
 use runner::direct::{self, Found};
 use runner::engine::{
     Choice, DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, Engine as _, EngineKind, FirmwareSpec,
-    MachineModel, NicSpec, VmSpec,
+    MachineModel, Network, NicSpec, VmSpec,
 };
 use runner::kvm::Transport;
 use runner::kvm::engine::Kvm;
@@ -43,6 +43,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) firmware: FirmwareSpec,
     pub(crate) transport: Transport,
     pub(crate) hugepages: bool,
+    /// What the guest's network cards are connected with.
+    pub(crate) network: Network,
 }
 
 /// How it went.
@@ -106,6 +108,12 @@ pub(crate) fn run(context: &Context, what: &What, wish: &Wish<'_>) -> anyhow::Re
     spec.kernel = kernel;
     spec.memory_mib = wish.memory_mib.unwrap_or(spec.memory_mib);
     spec.topology = wish.vcpus.map_or(spec.topology, Topology::flat);
+    for nic in &mut spec.nics {
+        nic.network = wish.network;
+    }
+    if wish.network == Network::User && spec.nics.is_empty() {
+        context.say("the guest has no network card: --net user connects nothing");
+    }
     context.say("console of the guest: Ctrl-] leaves");
     let own = Kvm {
         transport: wish.transport,
@@ -226,6 +234,7 @@ fn plain_spec(wish: &Wish<'_>, disks: &[(PathBuf, DiskFormat)], choice: &Choice,
             mac: None,
             model: "virtio-net".into(),
             slot: None,
+            network: Network::Nothing,
         }],
         uuid: None,
         display: false,

@@ -6,7 +6,7 @@ use crate::chain::RunFolder;
 use crate::chain::hands_on::{self, What, Wish};
 use anyhow::bail;
 use clap::ValueEnum;
-use runner::engine::{DirectKernel, DiskFormat, FirmwareSpec, images};
+use runner::engine::{DirectKernel, DiskFormat, FirmwareSpec, Network, images};
 use runner::kvm::Transport;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
   esxodus run out/web01 --direct                 enters its kernel without its boot loader
   esxodus run disk.qcow2                         any disk image
   esxodus run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0'
+  esxodus run out/web01 --net user               with the host's network behind its card
   esxodus run --engine kvm disk.raw              on the own VMM, which has no firmware
 
 The console is the guest's first serial port. Where the kernel is entered directly, console=ttyS0 is put on its command line for this
@@ -67,6 +68,10 @@ pub(crate) struct Args {
     /// The own VMM takes guest memory from the host's huge pages (vm.nr_hugepages).
     #[arg(long)]
     hugepages: bool,
+    /// The guest's network: none, or what an ordinary process of this host reaches (QEMU's user network; passt for the own VMM). A copy
+    /// that meets its original, or the servers that it talked to, may do harm.
+    #[arg(long, value_enum, default_value = "none", value_name = "WHICH")]
+    net: Net,
     /// Folder outside the image's own that its backing files may lie in. May be repeated.
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
@@ -83,6 +88,12 @@ enum ImageFormat {
 enum Firmware {
     Bios,
     Uefi,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Net {
+    None,
+    User,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -122,6 +133,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
             Bus::Mmio => Transport::Mmio,
         },
         hugepages: args.hugepages,
+        network: match args.net {
+            Net::None => Network::Nothing,
+            Net::User => Network::User,
+        },
     };
     let report = hands_on::run(context, &what, &wish)?;
     context.print(&report, || report.text())?;

@@ -3,13 +3,17 @@
 mod choice;
 mod console;
 pub mod images;
+mod passt;
 mod process;
 mod spec;
 
 pub use choice::{AccelWish, Accelerator, Choice, EngineKind, EngineWish, choose, choose_direct, fitting};
 pub use console::{Console, ConsoleLine};
+pub(crate) use passt::Passt;
 pub(crate) use process::Process;
-pub use spec::{DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec};
+pub use spec::{
+    DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, Network, NicSpec, VmSpec,
+};
 
 use crate::Result;
 use std::os::unix::net::UnixStream;

@@ -20,7 +20,7 @@ pub struct VmSpec {
     pub kernel: Option<DirectKernel>,
     /// Disks in the firmware's order.
     pub disks: Vec<DiskSpec>,
-    /// Network adapters; none has an uplink.
+    /// Network adapters.
     pub nics: Vec<NicSpec>,
     /// SMBIOS UUID as the guest shall read it.
     pub uuid: Option<String>,
@@ -161,6 +161,16 @@ impl DiskCache {
     }
 }
 
+/// What a network adapter is connected with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// Nothing: link up, and nobody there. A copy of a guest must not meet its original.
+    #[default]
+    Nothing,
+    /// The host's network as an ordinary process sees it: QEMU's user network, `passt` for the own VMM.
+    User,
+}
+
 /// A network adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicSpec {
@@ -170,4 +180,6 @@ pub struct NicSpec {
     pub model: String,
     /// PCI slot number at the source. Linux names the NIC after it (`ens192`), and its network configuration uses that name.
     pub slot: Option<u32>,
+    /// What is behind it.
+    pub network: Network,
 }

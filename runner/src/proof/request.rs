@@ -3,7 +3,8 @@
 use super::DiskCheck;
 use crate::arch::Topology;
 use crate::engine::{
-    Choice, DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, NicSpec, VmSpec, images,
+    Choice, DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, Network, NicSpec,
+    VmSpec, images,
 };
 use convert::machine::{FirmwareKind, Machine, OsFamily};
 use reports::schema::{BenchRecord, BenchSizes, Milestone, ProofRecord, Suite};
@@ -318,6 +319,7 @@ impl ProveRequest {
                     mac: nic.mac.clone(),
                     model: hardware.nic.into(),
                     slot: nic.pci_slot,
+                    network: Network::Nothing,
                 })
                 .collect(),
             uuid: machine.identity.smbios_uuid.map(uuid_text),

@@ -1,7 +1,7 @@
 //! QEMU's argument list from a [`VmSpec`]: pure, so that tests can look at it.
 
 use super::firmware::Flash;
-use crate::engine::{Accelerator, DiskBus, DiskCache, MachineModel, VmSpec};
+use crate::engine::{Accelerator, DiskBus, DiskCache, MachineModel, Network, VmSpec};
 use agent::protocol::PORT_NAME;
 use serde_json::json;
 use std::path::Path;
@@ -132,10 +132,14 @@ pub(crate) fn arguments(
             add(&["-device", &port]);
             place = format!(",bus=nic{index}");
         }
-        // A hub port without a second member: link up, nothing behind it.
+        let network = match nic.network {
+            // A hub port without a second member: link up, nothing behind it.
+            Network::Nothing => format!("hubport,id=n{index},hubid={index}"),
+            Network::User => format!("user,id=n{index}"),
+        };
         add(&[
             "-netdev",
-            &format!("hubport,id=n{index},hubid={index}"),
+            &network,
             "-device",
             &format!("{model},netdev=n{index}{mac}{place},romfile="),
         ]);

@@ -14,8 +14,8 @@ use super::config::{CacheMode, DiskConfig, DiskFormat as ImageFormat, Transport}
 use super::outcome::Stages;
 use crate::devices::MachineEvent;
 use crate::engine::{
-    BootStages, Console, DiskBus, DiskCache, DiskFormat, DiskSpec, Ended, Engine, NicSpec, Process, Vm, VmEvent,
-    VmEventKind, VmSpec, VmStats, images,
+    BootStages, Console, DiskBus, DiskCache, DiskFormat, DiskSpec, Ended, Engine, Network, NicSpec, Passt, Process, Vm,
+    VmEvent, VmEventKind, VmSpec, VmStats, images,
 };
 use crate::{Result, RunnerError, qemu};
 use agent::protocol::UART_LINE;
@@ -28,7 +28,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use wire::{Command, Order, Told};
+use wire::{Card, Command, Order, Told};
 
 /// The hidden subcommand that makes the program a monitor; whoever calls the engine has to answer it with [`serve`].
 pub const MONITOR: &str = "vmm-monitor";
@@ -102,7 +102,15 @@ impl Kvm {
         for (index, disk) in spec.disks.iter().enumerate() {
             disks.push(disk_config(spec, index, disk)?);
         }
-        let macs = spec.nics.iter().enumerate().map(|(index, nic)| mac(index, nic));
+        let cards = spec.nics.iter().enumerate().map(|(index, nic)| {
+            let stream = nic.network == Network::User;
+            mac(index, nic).map(|mac| Card { mac, stream })
+        });
+        let cards = cards.collect::<Result<Vec<_>>>()?;
+        let most = wire::DESCRIPTORS - 1 - usize::from(spec.agent);
+        if cards.iter().filter(|card| card.stream).count() > most {
+            return Err(unusable(format!("the own VMM connects {most} network cards at most")));
+        }
         Ok(Order {
             kernel: absolute(&kernel.kernel)?,
             initrd: kernel.initrd.as_deref().map(absolute).transpose()?,
@@ -117,7 +125,7 @@ impl Kvm {
             hugepages: self.hugepages,
             transport: self.transport,
             disks,
-            macs: macs.collect::<Result<_>>()?,
+            cards,
             agent: spec.agent,
             sandbox: !self.no_sandbox,
             spawned: wire::uptime(),
@@ -219,12 +227,20 @@ impl Engine for Kvm {
         let log = folder.path().join("console.log");
         let console =
             Console::follow(console, log.clone(), started).map_err(|error| RunnerError::io("writing", &log, error))?;
+        let mut uplinks = Vec::new();
+        let mut sockets = Vec::new();
+        for index in (0..order.cards.len()).filter(|index| order.cards[*index].stream) {
+            let (passt, socket) = Passt::start(folder.path(), index)?;
+            uplinks.push(passt);
+            sockets.push(socket);
+        }
         let mut descriptors = vec![console_end.as_fd()];
         if spec.agent {
             descriptors.push(agent_end.as_fd());
         }
+        descriptors.extend(sockets.iter().map(|socket| socket.as_fd()));
         wire::tell_with(&line, &order, &descriptors).map_err(line_error)?;
-        drop((console_end, agent_end));
+        drop((console_end, agent_end, sockets));
         let line = Arc::new(line);
         let (sender, first) = mpsc::sync_channel(1);
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -261,6 +277,7 @@ impl Engine for Kvm {
             lines: if spec.agent { vec![agent] } else { Vec::new() },
             seen,
             listening: Some(listening),
+            _uplinks: uplinks,
             _folder: folder,
         }))
     }
@@ -335,6 +352,7 @@ struct KvmVm {
     lines: Vec<UnixStream>,
     seen: Arc<Mutex<Seen>>,
     listening: Option<JoinHandle<()>>,
+    _uplinks: Vec<Passt>,
     // Goes last: the console's log is in it.
     _folder: tempfile::TempDir,
 }

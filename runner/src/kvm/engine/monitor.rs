@@ -31,15 +31,14 @@ impl Events for Passing {
     }
 }
 
-fn config(order: Order, mut descriptors: Vec<OwnedFd>, line: &Arc<OwnedFd>) -> io::Result<VmmConfig> {
-    if descriptors.len() != 1 + usize::from(order.agent) {
+fn config(order: Order, descriptors: Vec<OwnedFd>, line: &Arc<OwnedFd>) -> io::Result<VmmConfig> {
+    let streams = order.cards.iter().filter(|card| card.stream).count();
+    if descriptors.len() != 1 + usize::from(order.agent) + streams {
         return Err(io::Error::other("the order came with the wrong number of descriptors"));
     }
-    let agent = order.agent.then(|| descriptors.pop()).flatten().map(UnixStream::from);
-    let console = descriptors
-        .pop()
-        .map(UnixStream::from)
-        .ok_or_else(|| io::Error::other("no console"))?;
+    let mut sockets = descriptors.into_iter().map(UnixStream::from);
+    let console = sockets.next().ok_or_else(|| io::Error::other("no console"))?;
+    let agent = if order.agent { sockets.next() } else { None };
     let mut config = VmmConfig::new(LinuxBoot {
         kernel: order.kernel,
         initrd: order.initrd,
@@ -54,11 +53,14 @@ fn config(order: Order, mut descriptors: Vec<OwnedFd>, line: &Arc<OwnedFd>) -> i
     config.agent = agent.map(AgentChannel::Stream);
     config.disks = order.disks;
     config.nets = order
-        .macs
+        .cards
         .into_iter()
-        .map(|mac| NetConfig {
-            uplink: Uplink::Nothing,
-            mac,
+        .map(|card| NetConfig {
+            uplink: match card.stream.then(|| sockets.next()).flatten() {
+                Some(socket) => Uplink::Stream(socket),
+                None => Uplink::Nothing,
+            },
+            mac: card.mac,
         })
         .collect();
     let age = wire::uptime().saturating_sub(order.spawned);

@@ -20,9 +20,18 @@ use std::time::Duration;
 /// Largest packet, in bytes. An order with dozens of disks has a few kilobytes.
 const PACKET: usize = 128 << 10;
 /// Most descriptors beside one packet.
-const DESCRIPTORS: usize = 8;
+pub(super) const DESCRIPTORS: usize = 16;
 
-/// The machine to run. Its console is the first descriptor beside it, its agent line, where there is one, the second.
+/// A network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Card {
+    pub(super) mac: [u8; 6],
+    /// A stream socket is behind it; else nothing.
+    pub(super) stream: bool,
+}
+
+/// The machine to run. Its console is the first descriptor beside it; its agent line, where there is one, the second; then come the
+/// sockets of its network cards.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) kernel: PathBuf,
@@ -33,8 +42,7 @@ pub(super) struct Order {
     pub(super) hugepages: bool,
     pub(super) transport: Transport,
     pub(super) disks: Vec<DiskConfig>,
-    /// MAC addresses of cards without an uplink.
-    pub(super) macs: Vec<[u8; 6]>,
+    pub(super) cards: Vec<Card>,
     pub(super) agent: bool,
     pub(super) sandbox: bool,
     /// When the monitor was started, on the clock that all processes share (see [`uptime`]).

@@ -167,37 +167,16 @@ mod tests {
 
     #[test]
     fn passt_answers_an_arp_request() {
-        use std::{
-            process::{Command, Stdio},
-            time::{Duration, Instant},
-        };
+        use std::time::{Duration, Instant};
         let folder = tempfile::tempdir().expect("folder");
-        // passt gives up root's rights and then has to reach its socket.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(folder.path(), open).expect("chmod");
-        let path = folder.path().join("passt.sock");
-        let started = Command::new("passt")
-            .args(["-f", "-1", "-q", "-s"])
-            .arg(&path)
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut passt) = started else {
-            println!("SKIP: passt is not installed");
-            return;
-        };
-        let end = Instant::now() + Duration::from_secs(20);
-        let socket = loop {
-            match UnixStream::connect(&path) {
-                Ok(socket) => break socket,
-                Err(error) if Instant::now() > end => {
-                    println!("SKIP: passt does not run here: {error}");
-                    let _ = passt.kill();
-                    let _ = passt.wait();
-                    return;
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        let (_passt, socket) = match crate::engine::Passt::start(folder.path(), 0) {
+            Ok(started) => started,
+            Err(error) => {
+                println!("SKIP: {error}");
+                return;
             }
         };
+        let end = Instant::now() + Duration::from_secs(20);
         let stream = Stream::new(socket).expect("nonblocking");
         let mac = [0x52, 0x54, 0, 0, 0, 1];
         // Ethernet, IPv4, request: who has 10.9.8.7?
@@ -223,8 +202,6 @@ mod tests {
                 Err(error) => panic!("no answer: {error}"),
             }
         };
-        let _ = passt.kill();
-        let _ = passt.wait();
         assert_eq!(frame[..6], mac, "to us");
         assert_eq!(frame[20..22], [0, 2], "an answer");
         assert_eq!(frame[28..32], [10, 9, 8, 7]);
