@@ -393,6 +393,21 @@ fn all_targets_agree_on_what_they_share() {
         let part = |key: &str| domain["cpu"][key].as_u64().unwrap_or(0);
         assert_eq!(part("sockets") * part("cores") * part("threads"), vcpus);
         assert!(sh.contains(&format!("-smp {vcpus},")));
+        let shape = |text: &str, sockets: &str, cores: &str| {
+            let number = |key: &str| {
+                value(text, key, &[',', '"', ' ', '\n'])
+                    .parse::<u64>()
+                    .expect("a number")
+            };
+            (number(sockets), number(cores))
+        };
+        let of_proxmox = (number("sockets"), number("cores"));
+        assert_eq!(
+            shape(parts(&xml, "<topology", "/>")[0], "sockets=\"", "cores=\""),
+            of_proxmox
+        );
+        assert_eq!(shape(parts(&sh, " -smp ", "\n")[0], "sockets=", "cores="), of_proxmox);
+        assert_eq!(part("cores"), number("cores"), "KubeVirt grows by sockets");
         if let Some(uuid) = &machine.identity.smbios_uuid {
             let uuid = esxodus_convert::machine::identity::target_uuid(uuid);
             assert!(option("smbios1").is_some_and(|value| value.contains(&uuid)));
@@ -422,6 +437,10 @@ fn all_targets_agree_on_what_they_share() {
         let disks = xml.matches("device=\"disk\"").count();
         assert_eq!(disks, machine.disks.len());
         assert_eq!(sh.matches("-blockdev").count(), disks);
+        for text in [&xml, &sh, &read(folder.path(), "proxmox.sh")] {
+            let places = (0..disks).map(|number| text.find(&format!("disk {number}.qcow2")).expect("each disk's file"));
+            assert!(places.is_sorted(), "{}: the disks in their order", machine.name);
+        }
         assert_eq!(
             yaml["spec"]["dataVolumeTemplates"].as_sequence().map(Vec::len),
             Some(disks)

@@ -153,4 +153,34 @@ mod tests {
         let [first, second] = programs().expect("compiles");
         assert!(!first.is_empty() && second.len() < 4096);
     }
+
+    /// The filters bind the thread that installs them, so only that one is lost.
+    #[test]
+    fn a_thread_behind_the_filter_can_open_start_and_disturb_nothing() {
+        let refused = std::thread::spawn(|| {
+            for program in programs().expect("compiles") {
+                seccompiler::apply_filter(&program).expect("installed");
+            }
+            let code = |result: std::io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+            let init = rustix::process::Pid::INIT;
+            [
+                ("open", code(std::fs::File::open("/proc/self/status").map(drop))),
+                ("socket", code(std::net::UdpSocket::bind("127.0.0.1:0").map(drop))),
+                ("start", code(std::process::Command::new("/bin/true").spawn().map(drop))),
+                (
+                    "signal",
+                    code(rustix::process::test_kill_process(init).map_err(Into::into)),
+                ),
+                ("memory file", {
+                    let made = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC);
+                    code(made.map(drop).map_err(Into::into))
+                }),
+            ]
+        })
+        .join()
+        .expect("the thread ends as any other");
+        for (what, code) in refused {
+            assert_eq!(code, Some(libc::EPERM), "{what}");
+        }
+    }
 }
