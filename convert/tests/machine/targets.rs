@@ -30,6 +30,11 @@ const GROWS: &str = "[guests.claims]\nmax_vcpus = 8\nmax_memory_mib = 4096\ncpu_
 
 const LIMITED: &str = "[guests.claims]\nnuma_nodes = \"0\"\ncpu_limit = 0.25\n";
 
+/// More vCPUs than eight bits of an APIC id can tell apart, and the memory of a small one.
+const MANY: &str = "displayName = \"many\"\nguestOS = \"rhel9-64\"\nmemSize = \"1024\"\nnumvcpus = \"320\"\n\
+    cpuid.coresPerSocket = \"80\"\nfirmware = \"efi\"\nscsi0.present = \"TRUE\"\nscsi0.virtualDev = \"pvscsi\"\n\
+    scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
+
 fn claims(map: &str) -> (Machine, TargetContext) {
     let machine = import(CLAIMS.as_bytes()).machine;
     let mut context = context(&machine, false);
@@ -39,7 +44,13 @@ fn claims(map: &str) -> (Machine, TargetContext) {
 
 fn cases() -> Vec<(Machine, TargetContext)> {
     let mut cases = vec![claims(GROWS), claims(LIMITED)];
-    for (text, map) in [(WORKED, true), (BIOS, false), (LINUX, false), (BUSY, false)] {
+    for (text, map) in [
+        (WORKED, true),
+        (BIOS, false),
+        (LINUX, false),
+        (BUSY, false),
+        (MANY, false),
+    ] {
         for proven in [false, true] {
             let machine = import(text.as_bytes()).machine;
             let mut context = context(&machine, proven);
