@@ -136,7 +136,9 @@ for group in "${groups[@]}"; do
       need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g wimtools acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm swtpm-tools openssl lxc lz4 passt 7zip
       kubevirt_api ;;
     bench)
-      need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy virt-v2v guestfish ;;
+      need fio sysbench iperf3 qperf iproute2 libnbd-bin xfsprogs time python3-scipy virt-v2v nbdkit guestfish
+      # supermin, which makes guestfish's appliance, wants the folder even where another kernel's modules are named to it.
+      [ -d /lib/modules ] || as_root mkdir /lib/modules ;;
     fuzz)
       need g++; rust
       PATH=$HOME/.cargo/bin:$PATH
