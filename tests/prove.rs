@@ -431,6 +431,11 @@ fn a_hung_guest_is_told_by_its_silence_with_its_last_words() {
         reason.contains("hangs") && reason.contains("nothing more came for 2") && reason.contains("last words: \""),
         "{reason}"
     );
+    let advice = names(&record["advice"]);
+    assert!(
+        advice.iter().any(|line| line.contains("a second boot ended alike")),
+        "an emulated processor that stops says nothing, two do: {advice:?}"
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub use request::{BenchWish, ProveDisk, ProveOutcome, ProveRequest};
 pub use search::SEARCH_ORDER;
 
 use crate::appliance::Appliance;
-use crate::engine::{self, DiskFormat, Engine, EngineKind};
+use crate::engine::{self, Accelerator, DiskFormat, Engine, EngineKind};
 use crate::qemu;
 use crate::{Result, RunnerError};
 use agent::protocol::Request;
@@ -78,6 +78,17 @@ struct Boot {
 impl Boot {
     fn good(&self) -> bool {
         self.outcome.verdict == ProofVerdict::Proven
+    }
+
+    /// Did the kernel fall silent before it looked for its root, with nothing that explains it?
+    fn stopped_in_kernel(&self) -> bool {
+        let outcome = &self.outcome;
+        let has = |name: &str| outcome.milestones.iter().any(|milestone| milestone.name == name);
+        outcome.silent
+            && outcome.verdict == ProofVerdict::Failed
+            && outcome.cause.is_none()
+            && has("kernel")
+            && !["root-found", "init"].iter().any(|name| has(name))
     }
 
     fn as_try(&self) -> ProofTry {
@@ -155,6 +166,7 @@ pub fn prove(request: &ProveRequest, progress: &dyn Progress, cancel: &AtomicBoo
         .as_ref()
         .is_some_and(|found| found["roots"].as_array().is_some_and(|roots| !roots.is_empty()));
     let first = ground.boot(request.hardware(linux), 1, &folder, &mut stages, cancel)?;
+    let first = ground.once_more(first, &folder, &mut stages, cancel)?;
     let mut boots = vec![first];
     let plan = if request.search && !boots[0].good() {
         let (plan, notes) = search::next(&boots[0].hardware, boots[0].outcome.cause, request.disks.len());
@@ -350,6 +362,30 @@ impl Ground<'_> {
         Ok(repeats)
     }
 
+    /// Repeats a first boot whose kernel stopped where processors are emulated: once in some hundreds of boots such a kernel stops for
+    /// no reason of the guest's, and then a second one does not.
+    fn once_more(&mut self, first: Boot, folder: &Folder, stages: &mut Stages, cancel: &AtomicBool) -> Result<Boot> {
+        if self.request.choice.accelerator != Accelerator::Tcg || !first.stopped_in_kernel() {
+            return Ok(first);
+        }
+        tracing::warn!(
+            "{}; processors are emulated here, so it is tried once more",
+            first.outcome.reason
+        );
+        let further = folder.further("again")?;
+        let second = self.boot(first.hardware.clone(), 2, &further, stages, cancel)?;
+        if second.stopped_in_kernel() {
+            let reason = &second.outcome.reason;
+            self.notes.push(format!("a second boot ended alike: {reason}"));
+            return Ok(first);
+        }
+        self.notes.push(format!(
+            "a first boot ended so, and is not counted, as processors are emulated here: {} (its evidence: {})",
+            first.outcome.reason, first.folder
+        ));
+        Ok(second)
+    }
+
     /// Boots once on `hardware`, from overlays of this boot's own. What is measured is measured at the first one that is proven.
     fn boot(
         &mut self,
@@ -495,6 +531,7 @@ mod tests {
     use super::{Boot, Outcome, judge_repeats};
     use crate::engine::{DiskBus, FirmwareSpec};
     use crate::proof::request::Hardware;
+    use crate::proof::signs::Cause;
     use reports::schema::{AcceleratorClass, Milestone, ProofRecord, ProofVerdict, Stamp};
 
     fn boot(verdict: ProofVerdict, at_ms: u64) -> Boot {
@@ -505,6 +542,7 @@ mod tests {
                 reason: "the kernel panicked".to_owned(),
                 advice: vec!["look at its console".to_owned()],
                 cause: None,
+                silent: true,
                 milestones: vec![Milestone {
                     name: "kernel".to_owned(),
                     at_ms,
@@ -541,6 +579,24 @@ mod tests {
             disks_after: Vec::new(),
             seconds: 0.0,
         }
+    }
+
+    #[test]
+    fn only_a_kernel_that_stopped_before_its_root_and_without_a_reason_is_tried_once_more() {
+        let stopped = boot(ProofVerdict::Failed, 100);
+        assert!(stopped.stopped_in_kernel());
+        assert!(!boot(ProofVerdict::Proven, 100).stopped_in_kernel());
+        let mut explained = boot(ProofVerdict::Failed, 100);
+        explained.outcome.cause = Some(Cause::Root);
+        assert!(!explained.stopped_in_kernel());
+        let mut further = boot(ProofVerdict::Failed, 100);
+        let mut root = further.outcome.milestones[0].clone();
+        root.name = "root-found".to_owned();
+        further.outcome.milestones.push(root);
+        assert!(!further.stopped_in_kernel());
+        let mut loud = boot(ProofVerdict::Failed, 100);
+        loud.outcome.silent = false;
+        assert!(!loud.stopped_in_kernel());
     }
 
     #[test]

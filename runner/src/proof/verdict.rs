@@ -18,6 +18,8 @@ pub(super) struct Outcome {
     pub(super) reason: String,
     pub(super) advice: Vec<String>,
     pub(super) cause: Option<Cause>,
+    /// No word, no change of the screen and no request to a disk came any more.
+    pub(super) silent: bool,
     pub(super) milestones: Vec<Milestone>,
     pub(super) guest: Option<Value>,
     pub(super) evidence: Vec<Evidence>,
@@ -96,6 +98,7 @@ impl Watch<'_> {
             reason,
             advice,
             cause,
+            silent: self.silent.is_some(),
             milestones: self.milestones,
             guest: self.guest,
             evidence,
