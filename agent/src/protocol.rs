@@ -7,7 +7,7 @@ use reports::schema::BenchSizes;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Both sides refuse another one.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "org.esxodus.agent.0";
 /// Word on the kernel's command line: the agent's line is the second UART, and there is no port to wait for.
