@@ -1,11 +1,12 @@
 //! What the registry says of services, new disks and the installation of drivers.
 
 use super::hive::{Hive, Value};
+use reports::schema::SCANNER_SERVICES;
 use std::collections::BTreeMap;
 use std::io;
 
 /// Services that a move has to know of; a star stands for the rest of a name. What each means is the checks' to say.
-const KNOWN: [&str; 40] = [
+const KNOWN: [&str; 20] = [
     // Drivers of Red Hat's virtio-win.
     "viostor",
     "vioscsi",
@@ -30,27 +31,6 @@ const KNOWN: [&str; 40] = [
     // Snapshots.
     "vss",
     "vmvss",
-    // Scanners.
-    "sepmasterservice",
-    "mfemms",
-    "mcshield",
-    "ekrn",
-    "avp*",
-    "savservice",
-    "sophos*",
-    "csfalconservice",
-    "sentinelagent",
-    "ntrtscan",
-    "ds_agent",
-    "cyserver",
-    "bdservicehost",
-    "epsecurityservice",
-    "avgsvc",
-    "avast! antivirus",
-    "antivirservice",
-    "fsma*",
-    "cbdefense",
-    "wrsvc",
 ];
 
 /// Key of the configuration that the next start uses.
@@ -63,13 +43,16 @@ pub(super) fn control_set(hive: &mut Hive<'_>) -> io::Result<String> {
 
 fn is_known(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    KNOWN.iter().any(|known| match known.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == *known,
-    })
+    KNOWN
+        .iter()
+        .chain(&SCANNER_SERVICES)
+        .any(|known| match known.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == *known,
+        })
 }
 
-/// The services of [`KNOWN`] that are there, and how each starts (`SERVICE_BOOT_START` to `SERVICE_DISABLED`, winsvc.h).
+/// The services of [`KNOWN`] and scanners that are there, and how each starts (`SERVICE_BOOT_START` to `SERVICE_DISABLED`, winsvc.h).
 pub(super) fn list(hive: &mut Hive<'_>, set: &str) -> io::Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for (name, key) in hive.children(&format!("{set}\\Services"))? {

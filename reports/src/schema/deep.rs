@@ -160,3 +160,28 @@ pub struct MountFacts {
     /// Options.
     pub options: String,
 }
+
+/// Windows services of virus scanners in lower case, by their makers' installers: what the look inside lists and the check names. A star
+/// stands for the rest of a name.
+pub const SCANNER_SERVICES: [&str; 20] = [
+    "sepmasterservice",
+    "mfemms",
+    "mcshield",
+    "ekrn",
+    "avp*",
+    "savservice",
+    "sophos*",
+    "csfalconservice",
+    "sentinelagent",
+    "ntrtscan",
+    "ds_agent",
+    "cyserver",
+    "bdservicehost",
+    "epsecurityservice",
+    "avgsvc",
+    "avast! antivirus",
+    "antivirservice",
+    "fsma*",
+    "cbdefense",
+    "wrsvc",
+];

@@ -20,7 +20,9 @@ pub use bench::{BenchRecord, BenchSizes, Better, Metric, Noise, Percentile, Plac
 pub use check::{Finding, Severity};
 pub use compare::{Comparability, ComparedMetric, Comparison, ComparisonVerdict, RecordRef};
 pub use conversion::{DiskManifest, HashTree, Manifest, SourceFile};
-pub use deep::{DeepFacts, DriverPlace, KernelFacts, MountFacts, SystemFacts, SystemKind, VolumeFacts};
+pub use deep::{
+    DeepFacts, DriverPlace, KernelFacts, MountFacts, SCANNER_SERVICES, SystemFacts, SystemKind, VolumeFacts,
+};
 pub use estate::{
     EstateFleet, EstateGuest, EstateHost, EstateLimit, EstateReport, EstateRisk, EstateSizing, EstateVerdict,
     EstateWave,

@@ -3,33 +3,10 @@
 use super::super::{Check, Inside, inside};
 use super::inside::{joined, systems, volumes};
 use reports::schema::Severity::{Block, Warn};
-use reports::schema::{SystemFacts, SystemKind};
+use reports::schema::{SCANNER_SERVICES, SystemFacts, SystemKind};
 
 /// Drivers of disks on virtio, in virtio-win.
 const STORAGE: [&str; 2] = ["viostor", "vioscsi"];
-/// Services of scanners. The names are those of their makers' installers.
-const SCANNERS: [&str; 20] = [
-    "sepmasterservice",
-    "mfemms",
-    "mcshield",
-    "ekrn",
-    "avp",
-    "savservice",
-    "sophos",
-    "csfalconservice",
-    "sentinelagent",
-    "ntrtscan",
-    "ds_agent",
-    "cyserver",
-    "bdservicehost",
-    "epsecurityservice",
-    "avgsvc",
-    "avast! antivirus",
-    "antivirservice",
-    "fsma",
-    "cbdefense",
-    "wrsvc",
-];
 
 fn windows(s: &Inside<'_>, wanted: impl Fn(&SystemFacts) -> Option<String>) -> Vec<String> {
     systems(s, |system| {
@@ -114,7 +91,10 @@ pub(super) const CHECKS: &[Check] = &[
                 joined(
                     services(system)
                         .filter(|(name, start)| {
-                            *start != "disabled" && SCANNERS.iter().any(|known| name.starts_with(known))
+                            *start != "disabled"
+                                && SCANNER_SERVICES
+                                    .iter()
+                                    .any(|known| name.starts_with(known.trim_end_matches('*')))
                         })
                         .map(|(name, _)| name)
                         .collect(),
