@@ -20,6 +20,10 @@ fn guest_that(folder: &Path, does: &str, modules: &[&str]) -> Option<(PathBuf, P
         skip("no guest kernel in the cache or no busybox; run scripts/setup.sh");
         return None;
     }
+    if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
+        skip("QEMU is not installed");
+        return None;
+    }
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
@@ -46,24 +50,28 @@ fn guest_that(folder: &Path, does: &str, modules: &[&str]) -> Option<(PathBuf, P
     Some((kernel, initrd))
 }
 
+/// What `esxodus run` of that kernel under QEMU's TCG prints, on both streams; it ends with 0.
+#[track_caller]
+fn boot(kernel: &Path, initrd: &Path, more: &[&str]) -> (String, String) {
+    let output = esxodus()
+        .args(["run", "--accel", "tcg", "--kernel", s(kernel), "--initrd", s(initrd)])
+        .args(["--cmdline", "console=ttyS0 quiet panic=-1"])
+        .args(more)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    (stdout, stderr)
+}
+
 #[test]
 fn a_kernel_alone_boots_on_the_console_and_the_end_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let Some((kernel, initrd)) = guest(folder.path()) else {
         return;
     };
-    if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
-        skip("QEMU is not installed");
-        return;
-    }
-    let output = esxodus()
-        .args(["run", "--accel", "tcg", "--kernel", s(&kernel), "--initrd", s(&initrd)])
-        .args(["--cmdline", "console=ttyS0 quiet panic=-1"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    let (stdout, stderr) = boot(&kernel, &initrd, &[]);
     assert!(stdout.contains("HELLO-FROM-THE-GUEST"), "{stdout}");
     assert!(stdout.contains("the guest ended"), "{stdout}");
     assert!(stderr.contains("QEMU; TCG was asked for"), "{stderr}");
@@ -88,29 +96,8 @@ fn a_guest_has_the_hosts_network_only_where_that_was_asked_for() {
     let Some((kernel, initrd)) = guest_that(folder.path(), does, &modules) else {
         return;
     };
-    if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
-        skip("QEMU is not installed");
-        return;
-    }
     for (net, word) in [("user", "LEASE-OBTAINED"), ("none", "NO-LEASE")] {
-        let output = esxodus()
-            .args([
-                "run",
-                "--accel",
-                "tcg",
-                "--net",
-                net,
-                "--kernel",
-                s(&kernel),
-                "--initrd",
-                s(&initrd),
-            ])
-            .args(["--cmdline", "console=ttyS0 quiet panic=-1"])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+        let (stdout, stderr) = boot(&kernel, &initrd, &["--net", net]);
         assert!(
             stdout.contains(word) && !stdout.contains("NO-MODULE"),
             "{net}: {stdout}{stderr}"
