@@ -252,6 +252,101 @@ fn a_dracut_guest_in_suses_layout_is_proven_after_the_fixup() {
 }
 
 /// Starts a fix-up and kills it without warning once `moment` has come.
+/// `debugfs` on the first partition of a raw disk.
+fn debugfs(disk: &Path, commands: &[&str]) {
+    let at = format!("{}?offset=1048576", s(disk));
+    for command in commands {
+        let output = std::process::Command::new("debugfs")
+            .args(["-w", "-R", command, &at])
+            .output()
+            .expect("debugfs (e2fsprogs)");
+        assert!(output.status.success(), "{command}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn an_initramfs_that_is_not_read_is_made_anew_by_the_guests_own_tool_and_put_back_by_undo() {
+    let Some(source) = guest("old-initramfs") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    run_expecting(
+        0,
+        &[
+            "convert",
+            s(&source),
+            "-o",
+            s(&out),
+            "--target",
+            "none",
+            "--format",
+            "raw",
+        ],
+    );
+    let disks = out.join("disks");
+    let disk = disks.join(&crate::util::files(&disks)[0]);
+    // The guest's own initramfs, packed as older Ubuntus could be told to.
+    let version =
+        std::fs::read_to_string(source.parent().unwrap().parent().unwrap().join("base/kernel-version")).unwrap();
+    let image = format!("/boot/initrd.img-{}", version.trim());
+    let (plain, packed) = (dir.path().join("initrd"), dir.path().join("initrd.lzma"));
+    debugfs(&disk, &[&format!("dump {image} {}", s(&plain))]);
+    let script = format!("zstd -dcq {} | xz --format=lzma -1 > {}", s(&plain), s(&packed));
+    assert!(
+        std::process::Command::new("sh")
+            .args(["-c", &script])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let before = std::fs::read(&packed).unwrap();
+    debugfs(
+        &disk,
+        &[&format!("rm {image}"), &format!("write {} {image}", s(&packed))],
+    );
+    let image_now = || {
+        let now = dir.path().join("now");
+        debugfs(&disk, &[&format!("dump {image} {}", s(&now))]);
+        std::fs::read(now).unwrap()
+    };
+    assert!(image_now() == before, "the disk has it");
+
+    let fixup = |more: &[&str]| -> Value {
+        let args = [&["fixup", s(&out), "--accel", "tcg", "--json"], more].concat();
+        serde_json::from_str(&run_expecting(0, &args).0).unwrap()
+    };
+    let told = |outcome: &Value| -> Vec<(String, String)> {
+        let changes = outcome["changes"].as_array().unwrap().iter();
+        changes
+            .map(|change| (words(&change["path"]).to_owned(), words(&change["after"]).to_owned()))
+            .collect()
+    };
+    let refused = fixup(&["--no-guest-tools", "--dry-run"]);
+    assert!(told(&refused).iter().all(|(path, _)| *path != image), "{refused}");
+    let notes = names(&refused["notes"]).join("\n");
+    assert!(notes.contains("lzma") && notes.contains("not to be run"), "{notes}");
+
+    let done = fixup(&[]);
+    let after = told(&done)
+        .into_iter()
+        .find(|(path, _)| *path == image)
+        .expect("the image is changed")
+        .1;
+    assert!(after.contains("/usr/sbin/mkinitramfs -c gzip"), "{done}");
+    assert!(image_now().starts_with(&[0x1f, 0x8b]), "gzip now");
+    assert_eq!(told(&fixup(&[])), [], "a second run changes nothing");
+    let proven = prove(true, &[s(&out)]);
+    assert_eq!(words(&proven["devices"]), "virtio-blk, virtio-net");
+    is_well(&proven);
+
+    fixup(&["--undo"]);
+    assert!(image_now() == before, "every byte is back");
+    let fsck = std::process::Command::new("e2fsck")
+        .args(["-fn", &format!("{}?offset=1048576", s(&disk))])
+        .output()
+        .unwrap();
+    assert!(fsck.status.success(), "{}", text(&fsck.stdout));
+}
+
 fn killed_fixup(out: &Path, moment: impl Fn() -> bool) {
     let mut child = esxodus()
         .args(["fixup", s(out), "--accel", "tcg"])
@@ -308,7 +403,12 @@ fn a_fixup_killed_at_work_changes_nothing_and_one_killed_as_it_writes_is_finishe
         stderr.contains("it is finished first") && stdout.contains("nothing to change"),
         "{stdout}\n{stderr}"
     );
-    assert!(!out.join("fixup.pending").exists() && !out.join("fixup.overlays").exists());
+    let left = crate::util::files(&out);
+    assert!(
+        left.iter()
+            .all(|name| !name.starts_with(".fixup-") && !["fixup.pending", "fixup.overlays"].contains(&name.as_str())),
+        "{left:?}"
+    );
     run_expecting(0, &["verify", s(&out)]);
     let proven = prove(true, &[s(&out)]);
     is_well(&proven);

@@ -1,6 +1,6 @@
 //! PID 1 of the appliance: the basic mounts, the modules, the guest's roots, then requests until power-off.
 
-use crate::fixup::{Task, VolumeId};
+use crate::fixup::{REBUILD_DEADLINE, Task, VolumeId};
 use crate::volumes::{self, Volume};
 use crate::{channel, exec, fstab, luks, lvm, modules, roots, serve, windows};
 use esxodus_agent::protocol::{Change, FixupWish, NO_ROOT, Role, Stream};
@@ -467,14 +467,25 @@ fn in_root(root: &Path, action: &str, task: &Value) -> io::Result<Value> {
     fs::write(TASK, task.to_string())?;
     let argv = ["/proc/self/exe", "in-root", &root.to_string_lossy(), action, TASK].map(str::to_owned);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let ended = exec::run(&argv, Duration::from_secs(240), MAX_ANSWER, &mut |stream, bytes| {
-        if stream == Stream::Out {
-            out.extend_from_slice(bytes);
-        } else {
-            err.extend_from_slice(bytes);
-        }
-        Ok(())
-    })?;
+    // A fix-up may wait for the guest's own tool.
+    let more = if action == "fixup" {
+        REBUILD_DEADLINE
+    } else {
+        Duration::ZERO
+    };
+    let ended = exec::run(
+        &argv,
+        Duration::from_secs(240) + more,
+        MAX_ANSWER,
+        &mut |stream, bytes| {
+            if stream == Stream::Out {
+                out.extend_from_slice(bytes);
+            } else {
+                err.extend_from_slice(bytes);
+            }
+            Ok(())
+        },
+    )?;
     if ended.timed_out {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,

@@ -1,8 +1,10 @@
 //! Runs a program with a deadline and streams its output.
 
 use esxodus_agent::protocol::{Answer, Stream};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{self, Read};
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -36,8 +38,28 @@ pub(crate) fn run(
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no program given"))?;
-    let mut child = Command::new(program)
-        .args(arguments)
+    run_command(Command::new(program).args(arguments), deadline, max_output, sink)
+}
+
+/// Ends a program and all that it started and did not send away.
+fn kill(child: &mut Child) -> io::Result<()> {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if group.is_none_or(|group| kill_process_group(group, Signal::KILL).is_err()) {
+        child.kill()?;
+    }
+    Ok(())
+}
+
+/// As [`run`], for a command with an environment of its own.
+pub(crate) fn run_command(
+    command: &mut Command,
+    deadline: Duration,
+    max_output: u64,
+    sink: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
+) -> io::Result<Ended> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -94,7 +116,7 @@ pub(crate) fn run(
         }
         if exited.is_none() && Instant::now() >= until {
             timed_out = true;
-            child.kill()?;
+            kill(&mut child)?;
             exited = Some(child.wait()?);
         }
     }
@@ -106,7 +128,7 @@ pub(crate) fn run(
             }
             if Instant::now() >= until {
                 timed_out = true;
-                child.kill()?;
+                kill(&mut child)?;
                 break child.wait()?;
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -148,7 +148,7 @@ fn inspect() -> Value {
         "grub": (["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"].iter().find(|path| exists(path))),
         "loader_entries": names("/boot/loader/entries", |name| name.ends_with(".conf")),
         "network": networks,
-        "facts": facts(fixup::virtio::kernels(Path::new("/"))),
+        "facts": facts(fixup::kernels(Path::new("/"))),
         "selinux": exists("/etc/selinux/config"),
         "vmware_tools": (["/usr/bin/vmtoolsd", "/usr/sbin/vmtoolsd", "/etc/vmware-tools"].iter().find(|path| exists(path))),
         "qemu_guest_agent": (["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"].iter().find(|path| exists(path))),

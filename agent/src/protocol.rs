@@ -7,7 +7,7 @@ use reports::schema::BenchSizes;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Both sides refuse another one.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "org.esxodus.agent.0";
 /// Word on the kernel's command line: the agent's line is the second UART, and there is no port to wait for.
@@ -61,6 +61,8 @@ pub struct FixupWish {
     pub disks: Vec<DiskSlot>,
     /// Adds `console=ttyS0,115200` to the kernels' command lines.
     pub serial_console: bool,
+    /// An initramfs that nothing can be put behind is made anew by the guest's own tool, which runs in the appliance.
+    pub guest_tools: bool,
     /// Only say what would be changed.
     pub dry_run: bool,
 }
@@ -101,6 +103,15 @@ pub enum Undo {
         crc32: u32,
         /// Paths in the guest, innermost first.
         folders: Vec<String>,
+    },
+    /// Put the file back that was kept, if what stands in its place is still what was made.
+    PutBack {
+        /// Where the file of before is, a path in the guest.
+        kept: String,
+        /// Length of what was made, in bytes.
+        bytes: u64,
+        /// CRC-32 of what was made.
+        crc32: u32,
     },
     /// It can't be: another program made it, which keeps nothing of before.
     Never,

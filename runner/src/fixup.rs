@@ -35,6 +35,8 @@ pub struct FixupRequest {
     pub choice: Choice,
     /// Adds a serial console to the kernels' command lines.
     pub serial_console: bool,
+    /// An initramfs that nothing can be put behind may be made anew by the guest's own tool, in the appliance.
+    pub guest_tools: bool,
     /// Opens LUKS volumes: a passphrase, or the bytes of a key file.
     pub key: Option<Vec<u8>>,
     /// Only say what would be changed.
@@ -66,7 +68,7 @@ pub struct Staged {
     /// What was inside the disks before; absent where only changes were taken back.
     pub deep: Option<DeepFacts>,
     overlays: Vec<PathBuf>,
-    scratch: tempfile::TempDir,
+    scratch: Scratch,
 }
 
 impl Staged {
@@ -74,7 +76,7 @@ impl Staged {
         outcome: FixupOutcome,
         deep: Option<DeepFacts>,
         overlays: Vec<PathBuf>,
-        scratch: tempfile::TempDir,
+        scratch: Scratch,
     ) -> Self {
         Self {
             outcome,
@@ -135,6 +137,7 @@ pub fn fixup(request: &FixupRequest, cancel: &AtomicBool) -> Result<Staged> {
         nics: source_names(&request.machine),
         disks: slots(request),
         serial_console: request.serial_console,
+        guest_tools: request.guest_tools,
         dry_run: request.dry_run,
     };
     let (mut staged, value) = visit(request, cancel, &mut |appliance| appliance.fixup(wish.clone(), cancel))?;
@@ -185,12 +188,51 @@ fn typed<T: serde::de::DeserializeOwned>(value: &serde_json::Value, what: &str) 
     T::deserialize(value).map_err(|error| RunnerError::Agent(format!("{what}: {error}")))
 }
 
+/// Folder of overlays in a run folder. A process that is killed can't remove it: the next one does, which knows by the lock on it that
+/// nobody works there any more.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    folder: tempfile::TempDir,
+    /// Locked as long as it is open.
+    _lock: std::fs::File,
+}
+
+/// How such a folder's name begins.
+const SCRATCH: &str = ".fixup-";
+
+impl Scratch {
+    fn new(out: &Path) -> std::io::Result<Self> {
+        remove_abandoned(out)?;
+        let folder = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(out)?;
+        let lock = std::fs::File::open(folder.path())?;
+        lock.lock()?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Removes what killed processes left. An empty folder may be one that is about to be locked.
+fn remove_abandoned(out: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(out)?.flatten() {
+        let path = entry.path();
+        let ours = entry.file_name().to_string_lossy().starts_with(SCRATCH) && entry.file_type()?.is_dir();
+        if ours
+            && std::fs::read_dir(&path).is_ok_and(|mut inside| inside.next().is_some())
+            && std::fs::File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok())
+        {
+            std::fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Overlays on the disks, and the folder that they are in.
-pub(crate) fn stage(request: &FixupRequest) -> Result<(Vec<PathBuf>, tempfile::TempDir)> {
-    let scratch = tempfile::Builder::new()
-        .prefix(".fixup-")
-        .tempdir_in(&request.out)
-        .map_err(|error| RunnerError::io("creating", &request.out, error))?;
+pub(crate) fn stage(request: &FixupRequest) -> Result<(Vec<PathBuf>, Scratch)> {
+    let scratch =
+        Scratch::new(&request.out).map_err(|error| RunnerError::io("preparing overlays in", &request.out, error))?;
     let disks = request.disks.iter().enumerate();
     let overlays: Result<_> = disks
         .map(|(index, (disk, format))| overlay(disk, *format, scratch.path(), &format!("disk-{index}")))
@@ -268,7 +310,7 @@ fn slots(request: &FixupRequest) -> Vec<DiskSlot> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Staged, commit};
+    use super::{SCRATCH, Scratch, Staged, commit};
     use crate::engine::DiskFormat;
     use crate::qemu::overlay;
     use std::path::Path;
@@ -281,6 +323,20 @@ mod tests {
             .output();
         output
             .is_ok_and(|output| output.status.success() && !String::from_utf8_lossy(&output.stdout).contains("failed"))
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_another_works_in_is_not() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let at_work = Scratch::new(dir.path()).expect("a folder");
+        std::fs::write(at_work.path().join("disk-0.qcow2"), "").expect("a file");
+        let abandoned = dir.path().join(format!("{SCRATCH}old"));
+        std::fs::create_dir(&abandoned).expect("a folder");
+        std::fs::write(abandoned.join("disk-0.qcow2"), "").expect("a file");
+        drop(Scratch::new(dir.path()).expect("a folder"));
+        assert!(at_work.path().join("disk-0.qcow2").exists() && !abandoned.exists());
+        drop(at_work);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("the folder").count(), 0);
     }
 
     #[test]
@@ -297,7 +353,7 @@ mod tests {
                 println!("SKIP: qemu-img or qemu-io (qemu-utils) is not installed");
                 return;
             }
-            let scratch = tempfile::tempdir_in(dir.path()).expect("temporary folder");
+            let scratch = Scratch::new(dir.path()).expect("temporary folder");
             let over = overlay(&disk, format, scratch.path(), "disk-0").expect("an overlay");
             assert!(qemu_io(&over, "qcow2", "write -P 7 64k 4k"));
             let before = std::fs::read(&disk).expect("the disk");

@@ -54,6 +54,8 @@ pub(crate) struct FixupOptions {
     pub(crate) dry_run: bool,
     /// Adds a serial console to the kernels' command lines.
     pub(crate) serial_console: bool,
+    /// The guest's own tool is never run, not even for an initramfs that can't be made ready otherwise.
+    pub(crate) no_guest_tools: bool,
     /// File with the passphrase or key of LUKS volumes.
     pub(crate) key: Option<PathBuf>,
     /// virt-v2v-in-place does it.
@@ -112,6 +114,7 @@ fn request(
         choice,
         dry_run: options.dry_run,
         serial_console: options.serial_console,
+        guest_tools: !options.no_guest_tools,
         key: read_key(options.key.as_deref())?,
     })
 }
@@ -164,6 +167,7 @@ pub(crate) fn look_into_source(
         choice,
         dry_run: true,
         serial_console: false,
+        guest_tools: false,
         key: read_key(key)?,
     };
     let facts = look(context, &request)?;

@@ -40,6 +40,7 @@ pub(crate) struct Wish {
     pub(crate) bench_budget: Option<u64>,
     pub(crate) fixup: bool,
     pub(crate) virt_v2v: bool,
+    pub(crate) no_guest_tools: bool,
     pub(crate) prove: bool,
 }
 
@@ -377,10 +378,14 @@ fn fix_up(
     }
     let context = run.context;
     let before = self::disks_print(&run.folder, manifest);
-    let print = format!("{disks_print};{:?};{}", wish.engine, wish.virt_v2v);
+    let print = format!(
+        "{disks_print};{:?};{};{}",
+        wish.engine, wish.virt_v2v, wish.no_guest_tools
+    );
     let declared = &opened.imported.machine.os;
     let options = fixup::FixupOptions {
         virt_v2v: wish.virt_v2v,
+        no_guest_tools: wish.no_guest_tools,
         suppress: wish.source.suppress.clone(),
         ..fixup::FixupOptions::default()
     };

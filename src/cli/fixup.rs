@@ -16,8 +16,9 @@ use std::path::PathBuf;
   esxodus fixup out/db01 --key luks.key --serial-console
   esxodus fixup out/win01 --engine virt-v2v     virt-v2v-in-place instead, where it is installed: it knows Windows
 
-Works inside the appliance: this machine's kernel never mounts the guest's file systems, and no program of the guest is run. Every
-change is kept in OUT/fixup.json with what was there before; a second run changes nothing. The manifest gets the changed disks' new
+Works inside the appliance, a virtual machine: this machine's kernel never mounts the guest's file systems. No program of the guest is
+run, but for an initramfs that nothing can be put behind (packed with lzo, lzma or bzip2; made by an old mkinitrd): the guest's own
+tool makes it anew, in the appliance and on overlays. '--no-guest-tools' leaves such an image alone. Every change is kept in OUT/fixup.json with what was there before; a second run changes nothing. The manifest gets the changed disks' new
 content hashes, so that 'esxodus verify OUT' stays good; '--against SOURCE' then names the first changed byte.")]
 pub(crate) struct Args {
     /// Run folder with converted disks.
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Add a serial console to the kernels' command lines.
     #[arg(long)]
     serial_console: bool,
+    /// Never run a program of the guest, not even for an initramfs that can't be made ready otherwise.
+    #[arg(long)]
+    no_guest_tools: bool,
     /// Passphrase or key file for LUKS volumes. It stays in the appliance's memory.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -49,6 +53,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         virt_v2v,
         dry_run: args.dry_run,
         serial_console: args.serial_console,
+        no_guest_tools: args.no_guest_tools,
         key: args.key.clone(),
         suppress: Vec::new(),
     };

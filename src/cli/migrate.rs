@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Leave the guest as it is: virtio in its initramfs, device names and NIC names are its own affair.
     #[arg(long)]
     no_fixup: bool,
+    /// Never run a program of the guest in the fix-up (see 'esxodus fixup --help').
+    #[arg(long)]
+    no_guest_tools: bool,
     /// Don't boot the guest.
     #[arg(long)]
     no_prove: bool,
@@ -66,6 +69,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         bench: !args.no_bench,
         bench_budget: Some(args.bench_budget),
         fixup: !args.no_fixup,
+        no_guest_tools: args.no_guest_tools,
         prove: !args.no_prove,
     };
     let (report, written, good) = migrate::migrate(context, &wish)?;

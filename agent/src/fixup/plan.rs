@@ -125,6 +125,17 @@ impl Plan {
             .collect()
     }
 
+    /// Is there room for so many bytes more beside the file?
+    pub(crate) fn room(&self, path: &str, bytes: u64) -> io::Result<()> {
+        let folder = Path::new(path).parent().unwrap_or(Path::new("/")).to_string_lossy();
+        let space = rustix::fs::statvfs(self.place(&folder))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < bytes {
+            return Err(io::Error::other(format!("{bytes} bytes are needed, {free} are free")));
+        }
+        Ok(())
+    }
+
     /// Says something that was looked at and left alone.
     pub(crate) fn note(&mut self, words: String) {
         self.notes.push(words);
@@ -321,7 +332,7 @@ fn remove_empty(root: &Path, folders: &[String]) {
 }
 
 /// Length and CRC-32 of a regular file.
-fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+pub(super) fn checksum(path: &Path) -> io::Result<(u64, u32)> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -364,6 +375,17 @@ pub(crate) fn undo(root: &Path, changes: &[Change], dry_run: bool) -> io::Result
                 if !dry_run {
                     fs::remove_file(&place).map_err(told)?;
                     remove_empty(root, folders);
+                }
+            }
+            Undo::PutBack { kept, bytes, crc32 } => {
+                let there =
+                    fs::symlink_metadata(root.join(kept.trim_start_matches('/'))).is_ok_and(|data| data.is_file());
+                if !there || checksum(&place).ok() != Some((*bytes, *crc32)) {
+                    notes.push(format!("{}: not as the fix-up left it, left alone", change.path));
+                    continue;
+                }
+                if !dry_run {
+                    fs::rename(root.join(kept.trim_start_matches('/')), &place).map_err(told)?;
                 }
             }
             Undo::Truncate { bytes, from } => {

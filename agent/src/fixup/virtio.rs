@@ -1,290 +1,106 @@
-//! Virtio drivers in every initramfs, without running anything of the guest: the missing modules are taken from the guest's own
-//! `/lib/modules` and put behind the image as one more archive.
+//! Virtio drivers in every initramfs. Wherever that can be, without running anything of the guest: the missing modules are taken from the
+//! guest's own `/lib/modules` and put behind the image as one more archive. An image that this can't be done to is made anew by the
+//! guest's own tool ([`super::regenerate`]).
 
 use super::devices;
+use super::kernels::{FOR_BLK, FOR_SCSI, Kernel, STRANGE, WANTED, for_each};
 use super::names::Resolver;
 use super::network;
 use super::plan::Plan;
-use crate::initramfs::{self, Addition, Initramfs, MAX_FILE, Maker};
-use crate::kmod::Modules;
+use super::regenerate::{Rebuild, Tool};
+use crate::initramfs::{self, Addition, Initramfs, Maker};
 use reports::schema::{DriverPlace, KernelFacts};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
-/// What finds a root on virtio-blk or virtio-scsi. Not `virtio_net`: a NIC that comes up in the initramfs may get its name there, before
-/// the rules of the system that keep its old one.
-const WANTED: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod"];
-/// Told in facts, not needed to find a root.
-const TOLD: [&str; 5] = ["virtio_net", "virtio_console", "ahci", "ata_piix", "nvme"];
-const FOR_BLK: [&str; 2] = ["virtio_pci", "virtio_blk"];
-const FOR_SCSI: [&str; 3] = ["virtio_pci", "virtio_scsi", "sd_mod"];
-const STRANGE: &str = "made by a program that is not known here, so whether it loads the drivers in it is not known";
 /// Largest kernel module with its debug information stripped, with room.
 const MAX_MODULE: u64 = 64 << 20;
 /// Stays free on the file system of an image that grows, in bytes.
-const SPARE: u64 = 1 << 20;
+pub(super) const SPARE: u64 = 1 << 20;
 
-/// The option in `/boot/config-VERSION` that builds the driver.
-fn option(name: &str) -> &'static str {
-    match name {
-        "virtio_pci" => "CONFIG_VIRTIO_PCI",
-        "virtio_blk" => "CONFIG_VIRTIO_BLK",
-        "virtio_scsi" => "CONFIG_SCSI_VIRTIO",
-        "sd_mod" => "CONFIG_BLK_DEV_SD",
-        "virtio_net" => "CONFIG_VIRTIO_NET",
-        "ahci" => "CONFIG_SATA_AHCI",
-        "ata_piix" => "CONFIG_ATA_PIIX",
-        "nvme" => "CONFIG_BLK_DEV_NVME",
-        _ => "CONFIG_VIRTIO_CONSOLE",
+/// What was found and is wanted of the kernels.
+pub(super) struct Found {
+    /// Before anything is changed: reading an image is what takes long.
+    pub(super) kernels: Vec<KernelFacts>,
+    /// Program that made the images.
+    pub(super) maker: Option<&'static str>,
+    /// Images that the guest's own tool is to make anew.
+    pub(super) rebuilds: Vec<Rebuild>,
+}
+
+/// Why an image doesn't grow.
+enum Refusal {
+    /// Nothing that is put behind it would be loaded.
+    Deaf(String),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
     }
 }
 
-/// A kernel with its initramfs, as far as they could be read.
-struct Kernel {
-    version: String,
-    /// Path in the guest and length of the image.
-    image: Option<(String, u64)>,
-    initramfs: Option<Initramfs>,
-    unreadable: Option<String>,
-    modules: Option<Modules>,
-    config: String,
-}
-
-/// Images in `/boot` that start a system: no kdump images, no backups.
-fn images(plan: &Plan) -> Vec<String> {
-    let is_image = |name: &str| {
-        let starts = ["initrd", "initramfs"].iter().any(|start| name.starts_with(start));
-        let other = ["kdump", ".old", ".bak", "-bak", "fallback.old", ".rpmsave", ".sig"];
-        starts && !other.iter().any(|part| name.contains(part))
+/// Plans what every image lacks, and the configuration that keeps it there when the image is made again.
+pub(super) fn plan(plan: &mut Plan, resolver: &Resolver<'_>, guest_tools: bool) -> Found {
+    let mut found = Found {
+        kernels: Vec::new(),
+        maker: None,
+        rebuilds: Vec::new(),
     };
-    let mut found = Vec::new();
-    for name in plan.names("/boot") {
-        if is_image(&name) {
-            found.push(format!("/boot/{name}"));
-        }
-    }
-    // kernel-install's layout: MACHINE-ID/VERSION/initrd.
-    for base in ["/boot", "/boot/efi", "/efi"] {
-        for id in plan
-            .names(base)
-            .iter()
-            .filter(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        {
-            for version in plan.names(&format!("{base}/{id}")) {
-                let folder = format!("{base}/{id}/{version}");
-                found.extend(
-                    plan.names(&folder)
-                        .into_iter()
-                        .filter(|name| is_image(name))
-                        .map(|name| format!("{folder}/{name}")),
-                );
-            }
-        }
-    }
-    // A link would be looked at twice.
-    found.retain(|path| std::fs::symlink_metadata(plan.place(path)).is_ok_and(|data| data.is_file()));
-    found
-}
-
-fn read_image(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    if length > MAX_FILE {
-        return Err(io::Error::other(format!("it has {length} bytes, more than is read")));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The version in a file's name: `initrd.img-6.1.0-42-amd64`, `initramfs-5.14.0-427.el9.x86_64.img`.
-fn version_in_name<'v>(path: &str, versions: &'v [String]) -> Option<&'v String> {
-    versions
-        .iter()
-        .filter(|version| path.contains(version.as_str()))
-        .max_by_key(|version| version.len())
-}
-
-impl Kernel {
-    fn of(plan: &Plan, version: String, image: Option<String>) -> Self {
-        let (mut initramfs, mut unreadable, mut length) = (None, None, 0);
-        if let Some(path) = &image {
-            match read_image(&plan.place(path)).and_then(|bytes| {
-                length = bytes.len() as u64;
-                Initramfs::read(&bytes)
-            }) {
-                Ok(read) => initramfs = Some(read),
-                Err(error) => unreadable = Some(error.to_string()),
-            }
-        }
-        let version = initramfs
-            .as_ref()
-            .and_then(|read| read.version.clone())
-            .unwrap_or(version);
-        let modules = ["/lib/modules", "/usr/lib/modules"]
-            .iter()
-            .find_map(|base| Modules::read(&plan.place(&format!("{base}/{version}"))).ok());
-        Self {
-            config: plan.text(&format!("/boot/config-{version}")).unwrap_or_default(),
-            image: image.map(|path| (path, length)),
-            initramfs,
-            unreadable,
-            modules,
-            version,
-        }
-    }
-
-    fn place(&self, name: &str) -> DriverPlace {
-        let built_in = |name: &str| {
-            self.modules.as_ref().is_some_and(|modules| modules.is_built_in(name))
-                || self
-                    .config
-                    .lines()
-                    .any(|line| line.strip_prefix(option(name)) == Some("=y"))
-        };
-        let closure = self
-            .modules
-            .as_ref()
-            .map(|modules| modules.closure(name))
-            .unwrap_or_default();
-        let here = |name: &str| {
-            self.initramfs
-                .as_ref()
-                .is_some_and(|read| read.modules.contains_key(name))
-        };
-        if closure.is_empty() && built_in(name) {
-            return DriverPlace::BuiltIn;
-        }
-        // A driver without what it needs cannot be loaded.
-        if here(name)
-            && closure
-                .iter()
-                .all(|need| here(need) || self.modules.as_ref().is_some_and(|modules| modules.is_built_in(need)))
-        {
-            return DriverPlace::Initramfs;
-        }
-        if closure.is_empty() {
-            DriverPlace::Missing
-        } else {
-            DriverPlace::Modules
-        }
-    }
-
-    fn boots(&self, drivers: &[&str]) -> bool {
-        drivers
-            .iter()
-            .all(|name| matches!(self.place(name), DriverPlace::BuiltIn | DriverPlace::Initramfs))
-    }
-
-    /// Was the image made by a program whose way to load drivers is not known here?
-    fn is_strange(&self) -> bool {
-        self.initramfs.as_ref().is_some_and(|read| read.maker == Maker::Unknown)
-    }
-
-    fn facts(&self) -> KernelFacts {
-        let built_in = |drivers: &[&str]| drivers.iter().all(|name| self.place(name) == DriverPlace::BuiltIn);
-        let readable = self.initramfs.is_some() || self.image.is_none();
-        let boots = |drivers: &[&str]| readable && self.boots(drivers) && (!self.is_strange() || built_in(drivers));
-        let unreadable = self.is_strange().then(|| STRANGE.to_owned());
-        KernelFacts {
-            version: self.version.clone(),
-            initramfs: self.image.as_ref().map(|(path, _)| path.clone()),
-            unreadable: self.unreadable.clone().or(unreadable),
-            drivers: WANTED
-                .iter()
-                .chain(&TOLD)
-                .map(|name| ((*name).to_owned(), self.place(name)))
-                .collect(),
-            boots_virtio_blk: boots(&FOR_BLK),
-            boots_virtio_scsi: boots(&FOR_SCSI),
-        }
-    }
-}
-
-/// Is the kernel of this version there, and not only modules of it?
-fn has_kernel(plan: &Plan, version: &str) -> bool {
-    let mut places: Vec<String> = ["vmlinuz", "vmlinux", "Image", "image", "kernel"]
-        .iter()
-        .map(|name| format!("/boot/{name}-{version}"))
-        .collect();
-    places.extend(["/lib/modules", "/usr/lib/modules"].map(|base| format!("{base}/{version}/vmlinuz")));
-    for base in ["/boot", "/boot/efi", "/efi"] {
-        let ids = plan.names(base).into_iter().filter(|name| name.len() == 32);
-        places.extend(ids.map(|id| format!("{base}/{id}/{version}/linux")));
-    }
-    places.iter().any(|path| plan.exists(path))
-}
-
-/// Calls `each` with every kernel; one at a time, since each takes memory.
-fn for_each(plan: &mut Plan, each: &mut dyn FnMut(&mut Plan, &Kernel)) {
-    let mut versions: Vec<String> = Vec::new();
-    for base in ["/lib/modules", "/usr/lib/modules"] {
-        let new: Vec<String> = plan
-            .names(base)
-            .into_iter()
-            .filter(|name| !versions.contains(name))
-            .collect();
-        versions.extend(new);
-    }
-    let mut seen = BTreeSet::new();
-    for path in images(plan) {
-        let named = version_in_name(&path, &versions).cloned().unwrap_or_default();
-        let kernel = Kernel::of(plan, named, Some(path));
-        seen.insert(kernel.version.clone());
-        each(plan, &kernel);
-    }
-    // What a removed kernel left behind starts nothing. Where no kernel is found at all, the folders are the only sign of one.
-    let any = !seen.is_empty() || versions.iter().any(|version| has_kernel(plan, version));
-    for version in versions.into_iter().filter(|version| !seen.contains(version)) {
-        if any && !has_kernel(plan, &version) {
-            continue;
-        }
-        let kernel = Kernel::of(plan, version, None);
-        each(plan, &kernel);
-    }
-}
-
-/// The kernels of the tree below `root`, and the program that made their images.
-pub(crate) fn kernels(root: &Path) -> (Vec<KernelFacts>, Option<&'static str>) {
-    let (mut found, mut maker) = (Vec::new(), None);
-    for_each(&mut Plan::new(root), &mut |_, kernel| {
-        maker = maker.or_else(|| kernel.initramfs.as_ref().map(|read| read.maker.name()));
-        found.push(kernel.facts());
-    });
-    (found, maker)
-}
-
-/// Plans what every image lacks, and the configuration that keeps it there when the image is made again. Returns what [`kernels`] does, of
-/// before: reading an image is what takes long.
-pub(super) fn plan(plan: &mut Plan, resolver: &Resolver<'_>) -> (Vec<KernelFacts>, Option<&'static str>) {
-    let (mut found, mut maker) = (Vec::new(), None);
+    let mut drivers = BTreeSet::new();
     for_each(plan, &mut |plan, kernel| {
-        maker = maker.or_else(|| kernel.initramfs.as_ref().map(|read| read.maker.name()));
-        found.push(kernel.facts());
-        let label = format!("kernel {}", kernel.version);
-        match (&kernel.image, &kernel.initramfs, &kernel.unreadable) {
-            (Some((path, _)), _, Some(why)) => {
+        found.maker = found
+            .maker
+            .or_else(|| kernel.initramfs.as_ref().map(|read| read.maker.name()));
+        found.kernels.push(kernel.facts());
+        drivers.extend(
+            WANTED
+                .into_iter()
+                .filter(|name| kernel.place(name) != DriverPlace::Missing),
+        );
+        let Some((path, length)) = &kernel.image else {
+            if !kernel.boots(&FOR_BLK) && !kernel.boots(&FOR_SCSI) {
+                plan.note(format!(
+                    "kernel {}: no initramfs was found, and virtio is not built in: it does not boot from virtio disks",
+                    kernel.version
+                ));
+            }
+            return;
+        };
+        let deaf = match (&kernel.initramfs, &kernel.unreadable) {
+            (_, Some(why)) if kernel.strange_packing => why.clone(),
+            (_, Some(why)) => {
                 plan.note(format!(
                     "{path}: not readable ({why}); make it again with the guest's own tool and virtio drivers"
                 ));
+                return;
             }
-            (Some((path, length)), Some(read), _) => {
-                if let Err(error) = grow(plan, kernel, (path, *length), read, resolver) {
+            (Some(read), None) => match grow(plan, kernel, (path, *length), read, resolver) {
+                Ok(()) => return,
+                Err(Refusal::Deaf(why)) => why,
+                Err(Refusal::Failed(error)) => {
                     plan.note(format!("{path}: virtio drivers could not be added: {error}"));
+                    return;
                 }
-            }
-            _ if !kernel.boots(&FOR_BLK) && !kernel.boots(&FOR_SCSI) => {
-                plan.note(format!(
-                    "{label}: no initramfs was found, and virtio is not built in: it does not boot from virtio disks"
-                ));
-            }
-            _ => {}
+            },
+            (None, None) => return,
+        };
+        let wanted = if guest_tools {
+            Rebuild::of(plan, kernel, (path, *length), &deaf)
+        } else {
+            Err("the guest's own tool was not to be run".to_owned())
+        };
+        match wanted {
+            Ok(rebuild) => found.rebuilds.push(rebuild),
+            Err(why) => plan.note(format!(
+                "{path}: nothing can be put behind it ({deaf}), and {why}: make it again in the guest, with virtio drivers"
+            )),
         }
     });
-    keep(plan);
-    (found, maker)
+    keep(plan, &drivers);
+    found
 }
 
 /// Settings in an image that name disks of the old bus, by UUID; and the names of NICs, where one comes up in the image.
@@ -324,7 +140,7 @@ fn grow(
     image: (&str, u64),
     read: &Initramfs,
     resolver: &Resolver<'_>,
-) -> io::Result<()> {
+) -> Result<(), Refusal> {
     let (path, length) = image;
     let bootable = WANTED.iter().all(|name| kernel.boots(&[*name]));
     if read.maker == Maker::Unknown {
@@ -332,17 +148,20 @@ fn grow(
         return if WANTED.iter().all(built_in) {
             Ok(())
         } else {
-            Err(io::Error::other(format!("it is {STRANGE}")))
+            Err(Refusal::Deaf(format!("it is {STRANGE}")))
+        };
+    }
+    if let Maker::Mkinitrd | Maker::Nash = read.maker {
+        // One way to a virtio disk is enough: kernels of that age have no virtio_scsi.
+        return if kernel.boots(&FOR_BLK) || kernel.boots(&FOR_SCSI) {
+            Ok(())
+        } else {
+            Err(Refusal::Deaf(format!("{} loads a fixed list", read.maker.name())))
         };
     }
     let (texts, mut words) = settings(plan, kernel, read, resolver);
     if bootable && texts.is_empty() {
         return Ok(());
-    }
-    if read.maker == Maker::Mkinitrd {
-        return Err(io::Error::other(
-            "SUSE's mkinitrd loads a fixed list; run mkinitrd in the guest with the virtio modules in INITRD_MODULES",
-        ));
     }
     let mut add = Addition {
         files: Vec::new(),
@@ -358,14 +177,7 @@ fn grow(
     }
     let file_length = usize::try_from(length).map_err(io::Error::other)?;
     let bytes = initramfs::append(read, file_length, kernel.modules.as_ref(), &kernel.version, &add)?;
-    let space = rustix::fs::statvfs(plan.place(path))?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free < bytes.len() as u64 + SPARE {
-        return Err(io::Error::other(format!(
-            "{} bytes are needed, {free} are free",
-            bytes.len()
-        )));
-    }
+    plan.room(path, bytes.len() as u64 + SPARE)?;
     let mut was = format!("{length} bytes, made by {}", read.maker.name());
     let mut parts: Vec<String> = Vec::new();
     if !missing.is_empty() {
@@ -441,8 +253,8 @@ fn drivers(plan: &mut Plan, kernel: &Kernel, read: &Initramfs, add: &mut Additio
     Ok(missing)
 }
 
-/// Configuration for the next time that an image is made.
-fn keep(plan: &mut Plan) {
+/// Configuration for the next time that an image is made. `drivers`: those that a kernel of the guest has.
+fn keep(plan: &mut Plan, drivers: &BTreeSet<&str>) {
     let why = "the next initramfs keeps the virtio drivers";
     let list = "/etc/initramfs-tools/modules";
     if let Some(text) = plan.text(list) {
@@ -472,12 +284,69 @@ fn keep(plan: &mut Plan) {
         );
         plan.set("/etc/mkinitcpio.conf.d/esxodus-virtio.conf", text, why);
     }
+    keep_mkinitrd(plan, drivers, why);
+}
+
+/// What the two old tools called mkinitrd read: SUSE's a list, Red Hat's the aliases of host adapters.
+fn keep_mkinitrd(plan: &mut Plan, drivers: &BTreeSet<&str>, why: &str) {
+    let (list, name) = ("/etc/sysconfig/kernel", "INITRD_MODULES=\"");
+    if let Some(text) = plan.text(list)
+        && let Some(at) = text
+            .match_indices(name)
+            .map(|(at, _)| at)
+            .find(|&at| at == 0 || text.as_bytes()[at - 1] == b'\n')
+    {
+        let start = at + name.len();
+        let end = text[start..]
+            .find(['"', '\n'])
+            .map_or(text.len(), |length| start + length);
+        let there: Vec<&str> = text[start..end].split_whitespace().collect();
+        let new: Vec<&str> = WANTED
+            .into_iter()
+            .filter(|name| drivers.contains(name) && !there.contains(name))
+            .collect();
+        if !new.is_empty() {
+            let words = [there, new].concat().join(" ");
+            plan.set(list, format!("{}{words}{}", &text[..start], &text[end..]), why);
+        }
+    }
+    let aliases = "/etc/modprobe.conf";
+    if let Some(text) = plan
+        .text(aliases)
+        .filter(|_| Tool::find(plan).is_some_and(|(tool, _)| tool == Tool::Nash))
+    {
+        let aliased: Vec<(&str, &str)> = text
+            .lines()
+            .filter_map(|line| {
+                line.trim()
+                    .strip_prefix("alias ")?
+                    .trim()
+                    .split_once(char::is_whitespace)
+            })
+            .collect();
+        if drivers.contains("virtio_blk") && !aliased.iter().any(|(_, module)| module.trim() == "virtio_blk") {
+            // The first adapter has no number.
+            let names = (0..).map(|number| match number {
+                0 => "scsi_hostadapter".to_owned(),
+                _ => format!("scsi_hostadapter{number}"),
+            });
+            let is_free = |name: &String| !aliased.iter().any(|(taken, _)| taken == name);
+            let name = names.into_iter().find(is_free).unwrap_or_default();
+            let end = if text.is_empty() || text.ends_with('\n') {
+                ""
+            } else {
+                "\n"
+            };
+            plan.set(aliases, format!("{text}{end}alias {name} virtio_blk\n"), why);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Resolver, kernels, plan};
+pub(super) mod tests {
+    use super::{Resolver, plan};
     use crate::fixup::VolumeId;
+    use crate::fixup::kernels::kernels;
     use crate::fixup::plan::{Plan, undo};
     use crate::kmod::test_kernel;
     use esxodus_agent::cpio::Archive;
@@ -487,10 +356,10 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
 
-    const VERSION: &str = "6.1.0-9-test";
+    pub(in crate::fixup) const VERSION: &str = "6.1.0-9-test";
 
     /// An initramfs as VMware's hardware needs it: the SCSI core, no virtio.
-    fn image(maker: &str) -> Vec<u8> {
+    pub(in crate::fixup) fn image(maker: &str) -> Vec<u8> {
         let mut archive = Archive::default();
         for folder in ["usr", "usr/lib", "usr/lib/modules", "etc"] {
             archive.folder(folder);
@@ -530,7 +399,7 @@ mod tests {
     }
 
     /// A guest's root with one kernel, whose modules are those of the appliance.
-    fn tree(kernel: &Path, image: &[u8], name: &str) -> tempfile::TempDir {
+    pub(in crate::fixup) fn tree(kernel: &Path, image: &[u8], name: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for folder in ["boot", "lib/modules", "etc/initramfs-tools", "etc/dracut.conf.d"] {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
@@ -550,7 +419,7 @@ mod tests {
             is_root: false,
         }];
         let mut made = Plan::new(root);
-        plan(&mut made, &Resolver::new(&volumes, &[]));
+        plan(&mut made, &Resolver::new(&volumes, &[]), false);
         made
     }
 
@@ -737,6 +606,40 @@ mod tests {
         );
         let (found, _) = kernels(dir.path());
         assert!(!found[0].boots_virtio_blk && found[0].unreadable.is_some(), "{found:?}");
+    }
+
+    #[test]
+    fn the_lists_of_both_old_mkinitrds_get_the_drivers_that_their_kernel_has_once() {
+        let Some(kernel) = test_kernel() else { return };
+        for (file, before, after) in [
+            (
+                "etc/sysconfig/kernel",
+                "# list\nINITRD_MODULES=\"mptspi ext3\"\nX=\"\"\n",
+                "# list\nINITRD_MODULES=\"mptspi ext3 virtio_pci virtio_blk virtio_scsi sd_mod\"\nX=\"\"\n",
+            ),
+            (
+                "etc/modprobe.conf",
+                "alias eth0 vmxnet3\nalias scsi_hostadapter mptbase\nalias scsi_hostadapter1  mptspi",
+                "alias eth0 vmxnet3\nalias scsi_hostadapter mptbase\nalias scsi_hostadapter1  mptspi\nalias scsi_hostadapter2 virtio_blk\n",
+            ),
+        ] {
+            let dir = tree(&kernel, &image("dracut"), &format!("initrd-{VERSION}"));
+            fs::remove_dir_all(dir.path().join("etc")).unwrap();
+            for folder in ["etc/sysconfig", "sbin"] {
+                fs::create_dir_all(dir.path().join(folder)).unwrap();
+            }
+            fs::write(dir.path().join("sbin/mkinitrd"), "").unwrap();
+            fs::write(dir.path().join(file), before).unwrap();
+            let mut made = fixed(dir.path());
+            made.apply().unwrap();
+            assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), after);
+            assert!(
+                fixed(dir.path()).changes().is_empty(),
+                "{file}: a second run changes nothing"
+            );
+            undo(dir.path(), &made.changes(), false).unwrap();
+            assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), before);
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) enum Maker {
     Mkinitcpio,
     /// SUSE's of SLES 11 and before: loads a fixed list.
     Mkinitrd,
+    /// Red Hat's of RHEL 5 and before: a script that loads a fixed list.
+    Nash,
     Unknown,
 }
 
@@ -43,6 +45,7 @@ impl Maker {
             Self::Dracut => "dracut",
             Self::Mkinitcpio => "mkinitcpio",
             Self::Mkinitrd => "mkinitrd",
+            Self::Nash => "mkinitrd (nash)",
             Self::Unknown => "an unknown program",
         }
     }
@@ -78,7 +81,7 @@ impl Initramfs {
     /// Reads a whole file.
     ///
     /// # Errors
-    /// A packing that is not read (lzo, lzma, bzip2), a damaged part, something out of bounds.
+    /// A packing that is not read (lzo, lzma, bzip2: [`io::ErrorKind::Unsupported`]), a damaged part, something out of bounds.
     pub(crate) fn read(bytes: &[u8]) -> io::Result<Self> {
         let mut found = Self {
             version: None,
@@ -100,8 +103,14 @@ impl Initramfs {
                 break;
             }
             let at = bytes.len() - rest.len();
-            let packing = unpack::recognise(rest)
-                .map_err(|name| invalid(format!("at byte {at} it is {name}, which is not read")))?;
+            let packing = unpack::recognise(rest).map_err(|name| {
+                let kind = if name == unpack::UNKNOWN {
+                    io::ErrorKind::InvalidData
+                } else {
+                    io::ErrorKind::Unsupported
+                };
+                io::Error::new(kind, format!("at byte {at} it is {name}, which is not read"))
+            })?;
             let mut part = unpack::reader(packing, &mut rest)?;
             let mut reader = cpio::Reader::new(&mut part);
             loop {
@@ -192,9 +201,18 @@ impl Initramfs {
             Maker::Mkinitcpio
         } else if has("run_all.sh") || has("mkinitrd.config") {
             Maker::Mkinitrd
+        } else if has("bin/nash") {
+            Maker::Nash
         } else {
             Maker::Unknown
         };
+        // Its modules lie flat, of whatever kernel.
+        if self.maker == Maker::Nash {
+            let flat = names.iter().filter_map(|name| name.strip_prefix("lib/"));
+            let flat = flat.filter(|name| kmod::is_module(name) && !name.contains('/'));
+            self.modules
+                .extend(flat.map(|name| (kmod::module_name(name), name.to_owned())));
+        }
     }
 
     /// Parents of `path` that the archives do not have yet, outermost first. A parent below a top-level link is the link's matter.

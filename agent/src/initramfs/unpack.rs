@@ -12,6 +12,9 @@ pub(crate) enum Packing {
     Lz4,
 }
 
+/// What is no packing that the kernel knows.
+pub(super) const UNKNOWN: &str = "something unknown";
+
 /// By the first bytes; the kernel's own table (`lib/decompress.c`). What it accepts and we cannot read is named.
 pub(crate) fn recognise(bytes: &[u8]) -> Result<Packing, &'static str> {
     let table: [(&[u8], Result<Packing, &'static str>); 10] = [
@@ -29,7 +32,7 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Packing, &'static str> {
     table
         .into_iter()
         .find(|(magic, _)| bytes.starts_with(magic))
-        .map_or(Err("something unknown"), |(_, packing)| packing)
+        .map_or(Err(UNKNOWN), |(_, packing)| packing)
 }
 
 /// A reader of the part's content. It takes from `from` no more than the part.

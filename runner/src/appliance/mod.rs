@@ -147,7 +147,13 @@ impl Appliance {
     /// # Errors
     /// No Linux root was found, a file could not be written, and as [`AgentClient::ask`].
     pub fn fixup(&mut self, wish: FixupWish, cancel: &AtomicBool) -> Result<serde_json::Value> {
-        self.agent.facts(Request::Fixup { wish }, LONG, cancel)
+        // The guest's own tool has 900 s of it.
+        let deadline = if wish.guest_tools && !wish.dry_run {
+            LONG + Duration::from_secs(900)
+        } else {
+            LONG
+        };
+        self.agent.facts(Request::Fixup { wish }, deadline, cancel)
     }
 
     /// Takes changes of a fix-up back, in the root on `device` where it is known.
