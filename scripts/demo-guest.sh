@@ -27,11 +27,6 @@ mkdir -p "$folder"; work=$(mktemp -d "$folder/.partial.XXXXXX"); trap 'rm -rf "$
 # are left out so that the demo stays quick.
 say "installing Debian into a folder"
 mmdebstrap "${lean_options[@]}" \
-  --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/gpu/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/media/*' \
-  --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/net/wireless/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/infiniband/*' \
-  --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/staging/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/iio/*' \
-  --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/net/ethernet/mellanox/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/net/usb/*' \
-  --dpkgopt='path-exclude=/lib/modules/*/kernel/sound/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/usb/*/*' \
   --include=systemd-sysv,udev,kmod,initramfs-tools,zstd,linux-image-amd64,grub-pc-bin,iproute2,ifupdown,e2fsprogs \
   --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"; printf "MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\n" > "$1/etc/initramfs-tools/conf.d/demo"; printf "%s\n" mptspi vmw_pvscsi vmxnet3 ahci ata_piix sd_mod sr_mod virtio_pci virtio_blk virtio_scsi virtio_net nvme ext4 > "$1/etc/initramfs-tools/modules"' \
   bookworm "$work/root"

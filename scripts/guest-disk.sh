@@ -3,7 +3,16 @@
 
 # Packages and files that no guest here needs; for mmdebstrap.
 lean_options=(--quiet --variant=minbase --format=directory --aptopt='Acquire::Languages "none"'
-  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*')
+  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*'
+  --dpkgopt='path-exclude=/usr/lib/udev/hwdb.d/*')
+# Kernel modules: those that a guest on VMware or KVM can meet. The last matching rule wins.
+for part in drivers sound net fs; do lean_options+=(--dpkgopt="path-exclude=/lib/modules/*/kernel/$part/*"); done
+for part in drivers/virtio drivers/block drivers/scsi drivers/ata drivers/message drivers/md drivers/nvme drivers/cdrom drivers/dax \
+  drivers/net/virtio_net.ko drivers/net/net_failover.ko drivers/net/vmxnet3 drivers/net/ethernet/intel/e1000 drivers/net/ethernet/intel/e1000e \
+  drivers/char/virtio_console.ko drivers/char/hw_random drivers/misc/pvpanic net/core net/ipv6 net/packet \
+  fs/ext4 fs/jbd2 fs/xfs fs/btrfs fs/fat fs/nls fs/mbcache.ko fs/binfmt_misc.ko fs/autofs fs/fuse fs/configfs fs/efivarfs fs/pstore; do
+  lean_options+=(--dpkgopt="path-include=/lib/modules/*/kernel/$part" --dpkgopt="path-include=/lib/modules/*/kernel/$part/*")
+done
 
 # bios_core TREE MODULE...: core.img inside TREE, which has grub-pc-bin installed. The folder of GRUB's own files is $grub_prefix.
 bios_core() {

@@ -44,16 +44,6 @@ virtio_modules='virtio_pci virtio_blk virtio_scsi virtio_net nvme'
 
 make_base() {
   say "installing Debian into a folder, once for all guests"
-  local keep=() part
-  # The last matching rule wins: no drivers but these.
-  keep+=(--dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/sound/*'
-    --dpkgopt='path-exclude=/lib/modules/*/kernel/net/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/fs/*')
-  for part in drivers/virtio drivers/block drivers/scsi drivers/ata drivers/message drivers/md drivers/nvme drivers/cdrom drivers/dax \
-    drivers/net/virtio_net.ko drivers/net/net_failover.ko drivers/net/vmxnet3 drivers/net/ethernet/intel/e1000 \
-    drivers/net/ethernet/intel/e1000e drivers/char/virtio_console.ko drivers/char/hw_random drivers/misc/pvpanic net/core net/ipv6 net/packet \
-    fs/ext4 fs/jbd2 fs/xfs fs/btrfs fs/fat fs/nls fs/mbcache.ko fs/binfmt_misc.ko fs/autofs fs/fuse fs/configfs fs/efivarfs fs/pstore; do
-    keep+=(--dpkgopt="path-include=/lib/modules/*/kernel/$part" --dpkgopt="path-include=/lib/modules/*/kernel/$part/*")
-  done
   cat > "$work/essential" <<HOOK
 mkdir -p "\$1/etc/initramfs-tools/conf.d"
 printf 'MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\n' > "\$1/etc/initramfs-tools/conf.d/guest"
@@ -73,7 +63,7 @@ chroot "\$1" dracut --force --no-hostonly --no-early-microcode --zstd --omit 'ne
 rm -f "\$1/dracut.log" "\$1/boot/System.map"* "\$1/etc/resolv.conf" "\$1/vmlinuz"* "\$1/initrd.img"*
 HOOK
   chmod +x "$work/essential" "$work/customize"
-  mmdebstrap "${lean_options[@]}" "${keep[@]}" \
+  mmdebstrap "${lean_options[@]}" \
     --include=systemd-sysv,udev,kmod,initramfs-tools,zstd,linux-image-amd64,grub-pc-bin,grub-efi-amd64-bin,iproute2,ifupdown,e2fsprogs,xfsprogs,btrfs-progs,lvm2,open-vm-tools,dracut-core \
     --essential-hook="$work/essential \"\$1\"" --customize-hook="$work/customize \"\$1\"" \
     bookworm "$work/base"

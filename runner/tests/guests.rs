@@ -8,12 +8,13 @@ mod guests {
     use esxodus_runner::engine::{AccelWish, Accelerator, DirectKernel, DiskFormat, Engine, EngineWish, choose};
     use esxodus_runner::fixup::FixupOutcome;
     use esxodus_runner::probe::ProbeReport;
-    use esxodus_runner::proof::{ProveDisk, ProveOutcome, ProveRequest, prove};
+    use esxodus_runner::proof::{BenchWish, InTurn, ProveDisk, ProveOutcome, ProveRequest, prove};
     use esxodus_runner::qemu::{Qemu, overlay};
-    use reports::schema::{DeepFacts, ProofVerdict};
+    use reports::schema::{BenchRecord, DeepFacts, Place, ProofVerdict, Suite};
     use std::path::{Path, PathBuf};
     use std::process::Command;
     use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     static NEVER: AtomicBool = AtomicBool::new(false);
@@ -45,6 +46,16 @@ mod guests {
 
     /// Proves a guest of `kernel` (or of the disk itself) whose only disk holds `content`.
     fn proved(folder: &Path, content: &[u8], kernel: Option<DirectKernel>, timeout: u64) -> ProveOutcome {
+        proved_and(folder, content, kernel, timeout, |_| {})
+    }
+
+    fn proved_and(
+        folder: &Path,
+        content: &[u8],
+        kernel: Option<DirectKernel>,
+        timeout: u64,
+        change: impl FnOnce(&mut ProveRequest),
+    ) -> ProveOutcome {
         let disk = folder.join("disk.raw");
         std::fs::write(&disk, content).expect("temporary disk");
         let disks = vec![ProveDisk {
@@ -52,12 +63,13 @@ mod guests {
             format: DiskFormat::Raw,
         }];
         let choice = choose(EngineWish::Qemu, AccelWish::Tcg, &ProbeReport::default()).expect("TCG is always there");
-        let request = ProveRequest {
+        let mut request = ProveRequest {
             timeout: Duration::from_secs(timeout),
             inject_agent: false,
             kernel,
             ..ProveRequest::new(machine(), disks, folder, choice)
         };
+        change(&mut request);
         prove(&request, &convert::progress::Silent, &NEVER).expect("the proof can be tried")
     }
 
@@ -438,13 +450,13 @@ mod guests {
     }
 
     #[test]
-    fn a_tiny_guest_is_proven_by_its_agent_on_the_second_uart() {
+    fn a_tiny_guest_is_proven_by_its_agent_on_the_second_uart_and_measured_in_turn_with_the_host() {
         if !can_run() {
             return;
         }
         let folder = tempfile::tempdir().expect("temporary folder");
         let init = "#!/bin/busybox sh\nB=/bin/busybox; $B mkdir -p /proc /sys /dev\n$B mount -t proc p /proc; $B mount -t sysfs s /sys; \
-                    $B mount -t devtmpfs d /dev\necho 'INIT: version tiny'\n/bin/agent guest\n$B poweroff -f\n";
+                    $B mount -t devtmpfs d /dev\n$B mkdir -p /var/tmp\necho 'INIT: version tiny'\n/bin/agent guest\n$B poweroff -f\n";
         let Some(initrd) = initramfs(folder.path(), init) else {
             return;
         };
@@ -453,8 +465,51 @@ mod guests {
             initrd: Some(initrd),
             cmdline: "console=ttyS0".into(),
         };
-        let record = proved(folder.path(), &[0; 4096], Some(direct), 120).record;
+        let only = "cpu.integer.single";
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&turns);
+        let other = move || {
+            seen.lock().expect("no panic before").push("host");
+            let output = Command::new(agent_binary().map_err(|error| error.to_string())?)
+                .args(["bench", "--only", only, "--budget", "2"])
+                .output()
+                .map_err(|error| error.to_string())?;
+            serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+        };
+        let outcome = proved_and(folder.path(), &[0; 4096], Some(direct), 120, |request| {
+            request.bench = Some(BenchWish {
+                budget_seconds: Some(2),
+                only: vec![only.to_owned()],
+                ..BenchWish::new(Suite::Quick)
+            });
+            request.in_turn = Some(InTurn {
+                rounds: 2,
+                other: Arc::new(other),
+            });
+        });
+        let record = outcome.record;
         assert_eq!(record.verdict, ProofVerdict::Proven, "{record:?}");
+        assert_eq!(turns.lock().expect("no panic").len(), 2, "{:?}", outcome.bench_missing);
+        let engines: Vec<_> = outcome
+            .turns
+            .iter()
+            .map(|(host, guest)| (host.engine.is_some(), guest.engine.is_some(), guest.place))
+            .collect();
+        assert_eq!(engines, [(false, true, Place::Guest); 2], "{:?}", outcome.bench_missing);
+        let speed = |record: &BenchRecord| {
+            record
+                .metrics
+                .iter()
+                .find(|metric| metric.id == only)
+                .map(|metric| metric.summary.median)
+        };
+        assert!(
+            outcome
+                .turns
+                .iter()
+                .all(|(host, guest)| speed(host) > speed(guest) && speed(guest) > Some(0.0)),
+            "an emulated CPU is slower"
+        );
         let names: Vec<&str> = record
             .milestones
             .iter()

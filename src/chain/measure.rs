@@ -7,12 +7,13 @@ use crate::cli::options::{AccelName, EngineArgs, EngineName};
 use anyhow::{Context as _, bail};
 use bench::SuiteOptions;
 use bench::harness::take_turns;
-use reports::schema::{BenchRecord, BenchSizes, Comparison, Place, Suite};
+use reports::schema::{AcceleratorClass, BenchRecord, BenchSizes, Comparison, Place, Suite};
 use runner::engine::{AccelWish, Choice, EngineWish};
-use runner::proof::BenchWish;
+use runner::proof::{BenchWish, InTurn};
 use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Longest that the KVM probe may take.
@@ -101,6 +102,77 @@ pub(crate) fn bench_guest(
     }
 }
 
+/// Measures this host and a converted guest in turn, in one boot of the guest, and compares pair by pair.
+///
+/// # Errors
+/// The guest can't be booted or measured; the two are not comparable and `force` is not given: a guest under emulation says nothing
+/// about its host.
+pub(crate) fn bench_guest_in_turn(
+    context: &Context,
+    out: &Path,
+    wish: BenchWish,
+    engine: &EngineArgs,
+    rounds: usize,
+    force: bool,
+) -> anyhow::Result<Comparison> {
+    let folder = RunFolder::open(out)?;
+    let choice = choose(engine)?;
+    anyhow::ensure!(
+        force || choice.class != AcceleratorClass::Tcg,
+        "the guest would run under emulation ({}), which says nothing about this host beside it; --force measures both all the same",
+        choice.reason
+    );
+    let budget = turn_budget(wish.budget_seconds, rounds)?;
+    let (suite, only, like) = (wish.suite, wish.only.clone(), wish.like);
+    // The disk that the guest's overlays are on.
+    let on = folder.root().to_owned();
+    let cancel = std::sync::Arc::clone(&context.cancel);
+    let other = move || {
+        let wish = AgentWish {
+            suite,
+            budget: Some(budget),
+            only: &only,
+            lxc_path: None,
+            peer: None,
+            folder: Some(&on),
+            like,
+        };
+        on_host(&cancel, &wish).map_err(|error| format!("{error:#}"))
+    };
+    let wish = ProofWish {
+        bench: Some(BenchWish {
+            budget_seconds: Some(budget),
+            ..wish
+        }),
+        in_turn: Some(InTurn {
+            rounds,
+            other: std::sync::Arc::new(other),
+        }),
+        ..ProofWish::new(Duration::from_secs(300))
+    };
+    let outcome = prove::converted(context, &folder, engine, &wish)?;
+    if outcome.turns.is_empty() {
+        bail!(
+            "no measurement from inside the guest: {}",
+            outcome.bench_missing.unwrap_or_else(|| outcome.record.reason.clone())
+        );
+    }
+    let (host, inside): (Vec<_>, Vec<_>) = outcome.turns.into_iter().unzip();
+    let options = bench::CompareOptions {
+        force,
+        ..bench::CompareOptions::default()
+    };
+    bench::compare_paired(&host, &inside, &options)
+        .context("host and guest are not comparable: give the guest the host's CPUs, or --force")
+}
+
+/// Seconds of one turn, of a budget for all of them.
+fn turn_budget(budget: Option<u64>, rounds: usize) -> anyhow::Result<u64> {
+    const LEAST_ROUND: u64 = 2;
+    let turns = u64::try_from(rounds)?.saturating_mul(2);
+    Ok((budget.unwrap_or(240) / turns.max(1)).max(LEAST_ROUND))
+}
+
 /// What the agent is asked to measure somewhere.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AgentWish<'a> {
@@ -163,10 +235,9 @@ pub(crate) fn bench_in_turn(
     wish: &AgentWish<'_>,
     rounds: usize,
 ) -> anyhow::Result<Comparison> {
-    const LEAST_ROUND: u64 = 2;
     let turns = u64::try_from(rounds)?.saturating_mul(2);
     let wish = AgentWish {
-        budget: Some((wish.budget.unwrap_or(240) / turns.max(1)).max(LEAST_ROUND)),
+        budget: Some(turn_budget(wish.budget, rounds)?),
         ..*wish
     };
     let spinner = context.bars.spinner("measuring in turn");
@@ -180,7 +251,7 @@ pub(crate) fn bench_in_turn(
         rounds,
         &mut || {
             (tell.borrow_mut())("this host");
-            on_host(context, &wish)
+            on_host(&context.cancel, &wish)
         },
         &mut || {
             (tell.borrow_mut())(container);
@@ -209,12 +280,17 @@ fn in_container(context: &Context, container: &str, wish: &AgentWish<'_>) -> any
     command.args(["-n", container, "--clear-env", "--", "sh", "-c", script, "sh"]);
     command.args(wish.arguments(&format!("lxc {container}"))?).stdin(agent);
     let advice = format!("Is it running ('lxc-start -n {container}')? Is lxc installed?");
-    let mut record = run_agent(context, command, &format!("in the container {container}"), &advice)?;
+    let mut record = run_agent(
+        &context.cancel,
+        command,
+        &format!("in the container {container}"),
+        &advice,
+    )?;
     record.place = Place::Lxc;
     Ok(record)
 }
 
-fn on_host(context: &Context, wish: &AgentWish<'_>) -> anyhow::Result<BenchRecord> {
+fn on_host(cancel: &AtomicBool, wish: &AgentWish<'_>) -> anyhow::Result<BenchRecord> {
     let wish = AgentWish {
         folder: wish.folder.or(Some(Path::new("/var/tmp"))),
         ..*wish
@@ -222,13 +298,13 @@ fn on_host(context: &Context, wish: &AgentWish<'_>) -> anyhow::Result<BenchRecor
     let mut command = Command::new(runner::appliance::agent_binary()?);
     command.arg("bench").args(wish.arguments("host")?);
     command.stdin(std::process::Stdio::null());
-    let mut record = run_agent(context, command, "on this host", "Is /var/tmp writable?")?;
+    let mut record = run_agent(cancel, command, "on this host", "Is /var/tmp writable?")?;
     record.place = Place::Host;
     Ok(record)
 }
 
 /// Runs a command that ends with the agent's record on standard output; stops it when the user stops.
-fn run_agent(context: &Context, mut command: Command, place: &str, advice: &str) -> anyhow::Result<BenchRecord> {
+fn run_agent(cancel: &AtomicBool, mut command: Command, place: &str, advice: &str) -> anyhow::Result<BenchRecord> {
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdout(out.try_clone()?).stderr(err.try_clone()?);
     let program = command.get_program().to_string_lossy().into_owned();
@@ -239,7 +315,7 @@ fn run_agent(context: &Context, mut command: Command, place: &str, advice: &str)
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if context.cancelled() {
+        if cancel.load(Ordering::Relaxed) {
             stop(&mut child);
             bail!("stopped");
         }

@@ -19,7 +19,7 @@ pub(crate) mod targets;
 
 pub(crate) use folder::RunFolder;
 pub(crate) use gather::write_record;
-pub(crate) use measure::{bench_guest, bench_host, bench_in_turn, bench_lxc};
+pub(crate) use measure::{bench_guest, bench_guest_in_turn, bench_host, bench_in_turn, bench_lxc};
 
 use reports::schema::AcceleratorClass;
 

@@ -17,7 +17,7 @@ use convert::machine::{Disk, Machine};
 use reports::schema::{BenchRecord, Better, Manifest, Metric, Milestone, Place};
 use runner::direct;
 use runner::engine::{DiskFormat, EngineKind};
-use runner::proof::{BenchWish, DiskCheck, ProveDisk, ProveOutcome, ProveRequest};
+use runner::proof::{BenchWish, DiskCheck, InTurn, ProveDisk, ProveOutcome, ProveRequest};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(crate) struct ProofWish {
     /// Boots in all.
     pub(crate) boots: u32,
     pub(crate) bench: Option<BenchWish>,
+    /// Another place, measured in turn with the guest.
+    pub(crate) in_turn: Option<InTurn>,
     pub(crate) inject_agent: bool,
 }
 
@@ -45,6 +47,7 @@ impl ProofWish {
             check: DiskCheck::default(),
             boots: 1,
             bench: None,
+            in_turn: None,
             inject_agent: true,
         }
     }
@@ -57,6 +60,7 @@ impl ProofWish {
             check: self.check,
             boots: self.boots,
             bench: self.bench.clone(),
+            in_turn: self.in_turn.clone(),
             inject_agent: self.inject_agent,
             ..request
         }

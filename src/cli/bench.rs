@@ -4,7 +4,7 @@ use super::{Context, Outcome};
 use crate::chain::measure::AgentWish;
 use anyhow::{Context as _, bail};
 use bench::SuiteOptions;
-use reports::schema::{BenchRecord, Place, Suite};
+use reports::schema::{BenchRecord, Comparison, Place, Suite};
 use runner::proof::BenchWish;
 use std::path::PathBuf;
 
@@ -19,6 +19,7 @@ use std::path::PathBuf;
   esxodus bench --in lxc:web -o container.json       inside a running LXC container
   esxodus bench --in lxc:web --against-host -o both.json
                                                      host and container in turn, compared pair by pair
+  esxodus bench --in guest:out/web01 --against-host  host and guest in turn, in one boot of the guest
   esxodus bench --import esxi.json -o before.json    a record that esxodus-agent wrote on another machine
   esxodus bench --serve 7077                         be the other side of a network measurement, until Ctrl-C
   esxodus bench --only net --peer db01:7077          the network from here to the agent that serves there
@@ -46,12 +47,15 @@ pub(crate) struct Args {
     /// Boots of --in guest:OUT, for boot.*: five are the least that decide anything.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=50))]
     boots: u32,
-    /// Measure this host and the container in turn (A B, B A, ...) and compare pair by pair: drift hits both alike.
+    /// Measure this host and the container or guest in turn (A B, B A, ...) and compare pair by pair: drift hits both alike.
     #[arg(long)]
     against_host: bool,
     /// Pairs of rounds for --against-host; the budget is shared by all rounds.
     #[arg(long, value_name = "N", default_value = "12", requires = "against_host", value_parser = clap::value_parser!(u16).range(5..=200))]
     rounds: u16,
+    /// Compare with --against-host what isn't comparable, as a guest under emulation; the result says so loudly.
+    #[arg(long, requires = "against_host")]
+    force: bool,
     /// Folder of LXC's containers where it is not LXC's own (lxc-attach -P).
     #[arg(long, value_name = "DIR")]
     lxc_path: Option<PathBuf>,
@@ -71,6 +75,16 @@ pub(crate) struct Args {
     engine: super::options::EngineArgs,
 }
 
+/// Writes and shows what was measured in turn.
+fn paired(context: &Context, args: &Args, comparison: &Comparison) -> anyhow::Result<Outcome> {
+    if let Some(output) = &args.output {
+        crate::chain::write_record(output, comparison)?;
+        context.say(&format!("written to {}", output.display()));
+    }
+    context.print(comparison, || super::compare::text(comparison))?;
+    Ok(Outcome::Good)
+}
+
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
     let suite = if args.suite == "full" {
         Suite::Full
@@ -88,8 +102,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
              same name never meet. Measure its network where it runs for good, with esxodus-agent bench --peer"
         );
     }
-    if args.against_host && !args.place.starts_with("lxc:") {
-        bail!("--against-host sets an LXC container beside this host: add --in lxc:CONTAINER");
+    if args.against_host && args.place == "host" {
+        bail!("--against-host sets a container or a guest beside this host: add --in lxc:CONTAINER or --in guest:OUT");
     }
     anyhow::ensure!(
         args.boots == 1 || args.place.starts_with("guest:"),
@@ -107,6 +121,16 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
             like,
             ..BenchWish::new(suite)
         };
+        if args.against_host {
+            anyhow::ensure!(
+                args.boots == 1,
+                "--against-host measures in one boot: leave --boots out"
+            );
+            let rounds = usize::from(args.rounds);
+            let comparison =
+                crate::chain::bench_guest_in_turn(context, out.as_ref(), wish, &args.engine, rounds, args.force)?;
+            return paired(context, args, &comparison);
+        }
         crate::chain::bench_guest(context, out.as_ref(), wish, args.boots, &args.engine)?
     } else if let Some(container) = args.place.strip_prefix("lxc:") {
         let wish = AgentWish {
@@ -120,12 +144,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<Outcome> {
         };
         if args.against_host {
             let comparison = crate::chain::bench_in_turn(context, container, &wish, usize::from(args.rounds))?;
-            if let Some(output) = &args.output {
-                crate::chain::write_record(output, &comparison)?;
-                context.say(&format!("written to {}", output.display()));
-            }
-            context.print(&comparison, || super::compare::text(&comparison))?;
-            return Ok(Outcome::Good);
+            return paired(context, args, &comparison);
         }
         crate::chain::bench_lxc(context, container, &wish)?
     } else if args.place == "host" {

@@ -12,7 +12,7 @@ mod verdict;
 mod watch;
 
 pub use disks::DiskCheck;
-pub use request::{BenchWish, ProveDisk, ProveOutcome, ProveRequest};
+pub use request::{BenchWish, InTurn, ProveDisk, ProveOutcome, ProveRequest};
 pub use search::SEARCH_ORDER;
 
 use crate::appliance::Appliance;
@@ -27,7 +27,7 @@ use reports::schema::{BenchRecord, DeepFacts, Milestone, Place, ProofRecord, Pro
 use request::Hardware;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use verdict::Outcome;
 use watch::{Watch, Wish};
@@ -71,6 +71,7 @@ struct Boot {
     outcome: Outcome,
     bench: Option<BenchRecord>,
     bench_missing: Option<String>,
+    turns: Vec<(BenchRecord, BenchRecord)>,
     seconds: f64,
     folder: String,
 }
@@ -251,6 +252,7 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
         outcome,
         bench,
         bench_missing,
+        turns,
         ..
     } = boot;
     let mut reason = outcome.reason;
@@ -315,6 +317,7 @@ fn conclude(request: &ProveRequest, version: &str, mut boots: Vec<Boot>, notes: 
         inspection: None,
         bench,
         bench_missing,
+        turns,
         repeats: Vec::new(),
         stages: Vec::new(),
     }
@@ -426,17 +429,24 @@ impl Ground<'_> {
         watch.until_steady(cancel)?;
         stages.done("steady", since);
 
-        let (mut bench, mut bench_missing) = (None, None);
+        let (mut bench, mut bench_missing, mut turns) = (None, None, Vec::new());
         if let Some(wish) = request.bench.as_ref().filter(|_| !self.measured) {
             let since = Instant::now();
-            match measure(&mut watch, wish, request, &self.version, cancel) {
-                Ok(record) => {
-                    self.measured = true;
-                    bench = Some(BenchRecord {
-                        storage: request.storage(&spec),
-                        ..record
-                    });
-                }
+            let mut guest = || -> Result<BenchRecord> {
+                Ok(BenchRecord {
+                    storage: request.storage(&spec),
+                    ..measure(&mut watch, wish, request, &self.version, cancel)?
+                })
+            };
+            let measured = match &request.in_turn {
+                None => guest().map(|record| bench = Some(record)),
+                Some(in_turn) => pairs(in_turn, &mut guest, cancel).map(|taken| {
+                    bench = taken.last().map(|(_, guest)| guest.clone());
+                    turns = taken;
+                }),
+            };
+            match measured {
+                Ok(()) => self.measured = true,
                 Err(RunnerError::Cancelled) => return Err(RunnerError::Cancelled),
                 Err(error) => bench_missing = Some(error.to_string()),
             }
@@ -456,6 +466,7 @@ impl Ground<'_> {
             outcome,
             bench,
             bench_missing,
+            turns,
             seconds: begun.elapsed().as_secs_f64(),
             folder: folder.name().to_owned(),
         })
@@ -483,6 +494,37 @@ fn inject(
     let result = appliance.inject(cancel);
     appliance.stop(cancel)?;
     Ok((found, result))
+}
+
+/// Both sides in turn; which one goes first changes with every pair.
+fn pairs(
+    in_turn: &InTurn,
+    guest: &mut dyn FnMut() -> Result<BenchRecord>,
+    cancel: &AtomicBool,
+) -> Result<Vec<(BenchRecord, BenchRecord)>> {
+    let other = || {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(RunnerError::Cancelled);
+        }
+        (in_turn.other)().map_err(|words| {
+            if cancel.load(Ordering::Relaxed) {
+                RunnerError::Cancelled
+            } else {
+                RunnerError::Agent(words)
+            }
+        })
+    };
+    let mut taken = Vec::new();
+    for round in 0..in_turn.rounds {
+        taken.push(if round % 2 == 0 {
+            let first = other()?;
+            (first, guest()?)
+        } else {
+            let first = guest()?;
+            (other()?, first)
+        });
+    }
+    Ok(taken)
 }
 
 fn measure(
@@ -554,6 +596,7 @@ mod tests {
             },
             bench: None,
             bench_missing: None,
+            turns: Vec::new(),
             seconds: 1.0,
             folder: "proof/try-boot-2".to_owned(),
         }

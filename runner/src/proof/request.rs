@@ -9,6 +9,7 @@ use crate::engine::{
 use convert::machine::{FirmwareKind, Machine, OsFamily};
 use reports::schema::{BenchRecord, BenchSizes, Milestone, ProofRecord, Suite};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A disk to prove, in the machine's order.
@@ -49,6 +50,23 @@ impl BenchWish {
     }
 }
 
+/// Another place that is measured in turn with the guest (A B, B A, ...), so that drift of the host hits both alike.
+#[derive(Clone)]
+pub struct InTurn {
+    /// Pairs of rounds.
+    pub rounds: usize,
+    /// Measures the other place once, as the guest is measured; an error in words.
+    pub other: Arc<dyn Fn() -> Result<BenchRecord, String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for InTurn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InTurn")
+            .field("rounds", &self.rounds)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What to prove.
 #[derive(Debug, Clone)]
 pub struct ProveRequest {
@@ -76,6 +94,8 @@ pub struct ProveRequest {
     pub boots: u32,
     /// Also measure in the guest.
     pub bench: Option<BenchWish>,
+    /// Measure another place in turn with it.
+    pub in_turn: Option<InTurn>,
     /// Put the agent into the overlay.
     pub inject_agent: bool,
     /// Disk bus other than the default (virtio-blk for Linux, SATA for everything else).
@@ -97,6 +117,8 @@ pub struct ProveOutcome {
     pub bench: Option<BenchRecord>,
     /// Why there is no benchmark record although one was asked for.
     pub bench_missing: Option<String>,
+    /// The records of both sides, the other place's first, where they were taken in turn.
+    pub turns: Vec<(BenchRecord, BenchRecord)>,
     /// Milestones of the further boots on the same hardware, where more than one was asked for.
     pub repeats: Vec<Vec<Milestone>>,
     /// Wall seconds by stage: `check`, `inject`, `boot`, `steady`, `bench`, `power-off`, `check-after`; of all tries together.
@@ -193,6 +215,7 @@ impl ProveRequest {
             search: false,
             boots: 1,
             bench: None,
+            in_turn: None,
             inject_agent: true,
             bus: None,
             firmware: None,
