@@ -8,9 +8,9 @@ cache=${ESXODUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/esxodus}
 # Where the time went is part of the summary: a slow machine shows by all phases, a slow change by one.
 SECONDS=0; phases=
 phase() { phases+=$(printf ' %s %ds,' "$1" "$SECONDS"); SECONDS=0; }
-scripts/demo-guest.sh "$cache/demo"
-scripts/test-guests.sh "$cache/guests"
-phase guests
+# Guests are made while the compiler works: one waits for packages and runs on one CPU, the other doesn't.
+(scripts/demo-guest.sh "$cache/demo" && scripts/test-guests.sh "$cache/guests") & making=$!
+trap 'kill "$making" 2>/dev/null || true' EXIT
 # Static programs that run inside guests: the agent, and our VMM for the nested lab.
 RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $triple -p esxodus-agent --bin esxodus-agent -p esxodus-runner --example vmm
 phase "static programs"
@@ -19,6 +19,8 @@ export ESXODUS_LAB_VMM=$PWD/target/$triple/release/examples/vmm
 export ESXODUS_DEMO_GUEST=$cache/demo ESXODUS_TEST_GUESTS=$cache/guests
 cargo test --locked --workspace --no-run
 phase "test programs"
+wait "$making" || { echo "test: the guests could not be made, see above" >&2; exit 2; }
+phase "guests, beyond that"
 log=$(mktemp); trap 'rm -f "$log"' EXIT
 set +e
 cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep --line-buffered -vE '^(SKIP|running 0|$)'

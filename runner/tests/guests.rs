@@ -83,8 +83,14 @@ mod guests {
         }
         std::fs::copy(agent_binary().expect("checked before"), root.join("bin/agent")).expect("temporary folder");
         std::fs::write(root.join("init"), init).expect("temporary folder");
+        // What the agent calls where there is no systemd.
+        let off = "#!/bin/busybox sh\nexec /bin/busybox poweroff -f\n";
+        std::fs::write(root.join("bin/poweroff"), off).expect("temporary folder");
         let image = folder.join("initrd");
-        let pack = format!("chmod +x init; find . | cpio -o -H newc --quiet > {}", image.display());
+        let pack = format!(
+            "chmod +x init bin/poweroff; find . | cpio -o -H newc --quiet > {}",
+            image.display()
+        );
         let packed = ok(Command::new("sh").args(["-c", &pack]).current_dir(&root));
         if !packed {
             eprintln!("SKIP: cpio is not installed");

@@ -44,9 +44,8 @@ impl Tool {
                 .flat_map(|name| ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(|folder| format!("{folder}/{name}")));
             places.into_iter().find(|path| plan.place(path).is_file())
         };
-        let old = if plan.exists("/etc/sysconfig/kernel")
-            && plan.text("/etc/sysconfig/kernel")?.contains("INITRD_MODULES=")
-        {
+        let list = plan.text("/etc/sysconfig/kernel").unwrap_or_default();
+        let old = if list.contains("INITRD_MODULES=") {
             Self::Mkinitrd
         } else {
             Self::Nash

@@ -1,6 +1,7 @@
-//! The only unsafe code of the crate: memory mappings, I/O engines of the kernel, fork, one instruction.
+//! The only unsafe code of the crate: memory mappings, I/O engines of the kernel, fork, one instruction, a chain of loads.
 
 pub(crate) mod aio;
+pub(crate) mod cycle;
 pub(crate) mod divide;
 pub(crate) mod fork;
 pub(crate) mod mapping;

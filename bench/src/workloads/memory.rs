@@ -4,6 +4,7 @@ use super::cpu::variant;
 use super::{Built, Context, Definition, Planned, run_threads};
 use crate::harness::{Clock, Halt, Scale};
 use crate::stats::Prng;
+use crate::sys::cycle::Cycle;
 use crate::sys::mapping::{Mapping, Pages};
 use reports::schema::{Better, Suite};
 use std::cell::RefCell;
@@ -282,20 +283,17 @@ fn chase<'a>(size: usize, pages: Pages, free_first: Option<Shared>) -> Planned<'
             )));
         }
         link(area.words());
-        if pages == Pages::Huge && area.huge_bytes().is_none_or(|huge| huge < size as u64 / 2) {
+        let mut cycle = Cycle::new(area, LINE_WORDS)
+            .ok_or_else(|| Halt::Skip("its area is no whole number of lines".to_owned()))?;
+        if pages == Pages::Huge && cycle.huge_bytes().is_none_or(|huge| huge < size as u64 / 2) {
             return Err(Halt::Skip(
                 "the kernel gave no huge pages (transparent_hugepage/enabled, fragmentation)".to_owned(),
             ));
         }
-        let mut at = 0;
         Ok(Built {
             kernel: Box::new(move |iterations, _| {
-                let words = area.words();
                 let start = Clock::now();
-                for _ in 0..iterations {
-                    at = usize::try_from(words[at]).unwrap_or(0);
-                }
-                black_box(at);
+                black_box(cycle.follow(iterations));
                 Ok(start.elapsed())
             }),
             scale: Scale::Each(1e9),

@@ -8,7 +8,7 @@ use std::{
 use esxodus_runner::{
     engine::{
         Accelerator, DiskBus, DiskCache, DiskFormat as Format, DiskSpec, Engine as _, FirmwareSpec, MachineModel,
-        VmEventKind, VmSpec,
+        Network, NicSpec, VmEventKind, VmSpec,
     },
     engine::{DirectKernel, Vm},
     kvm::{
@@ -48,13 +48,22 @@ fn spec(options: &Options) -> VmSpec {
             cmdline: config.boot.cmdline.clone(),
         }),
         disks: config.disks.iter().map(disk).collect(),
-        nics: Vec::new(),
+        nics: options.user_net.then(card).into_iter().collect(),
         uuid: None,
         display: false,
         agent: options.echo.is_some(),
         rtc_local: false,
         accelerator: Accelerator::Kvm,
         scratch: std::env::temp_dir(),
+    }
+}
+
+fn card() -> NicSpec {
+    NicSpec {
+        mac: None,
+        model: "virtio-net".into(),
+        slot: None,
+        network: Network::User,
     }
 }
 

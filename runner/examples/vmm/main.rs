@@ -32,7 +32,7 @@ type Failure = Box<dyn std::error::Error>;
 const USAGE: &str = "vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--cpus N | --topology S,C,T]
     [--disk raw:FILE | qcow2:FILE[,backing=FILE]…[,ro][,unsafe][,queues=N][,serial=S]]… [--tap NAME[,MAC]]… [--stream SOCKET]…
     [--agent SOCKET] [--console FILE|stdin|none] [--marker TEXT] [--deadline SECONDS] [--no-rng] [--no-sandbox]
-    [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages] [--by-engine]
+    [--power-button-after SECONDS] [--agent-echo] [--pci] [--hugepages] [--by-engine [--user-net]]
     [--until-marker]
 
 --by-engine runs the same guest as the engine does, in a process of its own: console and agent over sockets.";
@@ -43,6 +43,8 @@ struct Options {
     power_button: Option<Duration>,
     echo: Option<UnixStream>,
     by_engine: bool,
+    /// A card with the host's network behind it; with `by_engine`.
+    user_net: bool,
     until_marker: bool,
 }
 
@@ -55,7 +57,7 @@ fn parse() -> Result<Options, Failure> {
     let mut sandbox = true;
     let mut power_button = None;
     let mut echo = None;
-    let (mut by_engine, mut until_marker) = (false, false);
+    let (mut by_engine, mut user_net, mut until_marker) = (false, false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -73,6 +75,7 @@ fn parse() -> Result<Options, Failure> {
             }
             "--until-marker" => until_marker = true,
             "--by-engine" => by_engine = true,
+            "--user-net" => user_net = true,
             "--pci" => config.transport = Transport::Pci,
             "--hugepages" => config.hugepages = true,
             "--stream" => {
@@ -112,6 +115,7 @@ fn parse() -> Result<Options, Failure> {
         power_button,
         echo,
         by_engine,
+        user_net,
         until_marker,
     })
 }

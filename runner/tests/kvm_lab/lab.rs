@@ -73,7 +73,7 @@ const LEVEL1_MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
 ];
-const LEVEL2_MODULES: [&str; 13] = [
+const LEVEL2_MODULES: [&str; 14] = [
     "virtio_ring",
     "virtio",
     "virtio_mmio",
@@ -84,6 +84,7 @@ const LEVEL2_MODULES: [&str; 13] = [
     "failover",
     "net_failover",
     "virtio_net",
+    "af_packet",
     "rng-core",
     "virtio-rng",
     "button",

@@ -46,6 +46,21 @@ net)
     echo "L2-MESSAGES $($B grep -c 'PCI-MSI.*virtio' /proc/interrupts)"
     echo "L2-RNG $($B cat /sys/class/misc/hw_random/rng_current) $($B dd if=/dev/hwrng bs=64 count=4 2>/dev/null | $B wc -c)"
     ;;
+passt)
+    modules
+    $B mkdir -p /tmp
+    {
+        echo '#!/bin/busybox sh'
+        echo '[ "$1" = bound ] || exit 0'
+        echo 'echo "L2-LEASE $ip $router"; /bin/busybox ip addr add "$ip/24" dev eth0; /bin/busybox ip route add default via "$router"'
+    } >/tmp/lease
+    $B chmod 755 /tmp/lease
+    $B ip link set eth0 up
+    $B udhcpc -i eth0 -n -q -t 5 -s /tmp/lease 2>/dev/null
+    # The gateway's address means the host itself.
+    echo "L2-FETCHED $($B wget -q -O - http://10.8.0.1:8080/page)"
+    $B wget -q -O - http://10.8.0.1:8080/big | $B md5sum
+    ;;
 reset)
     modules
     sum() { $B dd if=/dev/vda bs=64k count=128 2>/dev/null | $B md5sum; }

@@ -7,7 +7,13 @@
 mod bench;
 mod lab;
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use esxodus_runner::{direct, engine::DiskFormat, probe::probe_now};
 use lab::{Case, CaseResult, Lab};
@@ -29,6 +35,17 @@ $B fstrim / 2>/dev/null
 $B mount -o remount,ro /
 $B poweroff -f
 "#;
+
+/// passt for level 1, which has no network of its own: an interface that leads nowhere, for passt to take its addresses from.
+const PASST: &str = "$B insmod $ROOT/tun.ko 2>/dev/null
+     $B mkdir -p /etc $ROOT/tmp/www; $B chmod 1777 /tmp
+     printf 'root:x:0:0::/:/bin/sh\\nnobody:x:65534:65534::/:/bin/sh\\n' >/etc/passwd
+     $B ip link set lo up
+     $B tunctl -t up0 >/dev/null; $B ip addr add 10.8.0.2/24 dev up0; $B ip link set up0 up; $B ip route add default via 10.8.0.1
+     echo 'by way of passt' >$ROOT/tmp/www/page
+     $B dd if=/dev/urandom of=$ROOT/tmp/www/big bs=64k count=16 2>/dev/null; $B md5sum <$ROOT/tmp/www/big
+     $B httpd -p 127.0.0.1:8080 -h $ROOT/tmp/www
+     PATH=/usr/bin:/bin l2 passt --by-engine --user-net";
 
 /// A root disk for the guests: a base with busybox, and an overlay on it.
 fn add_disks(lab: &mut Lab) {
@@ -112,6 +129,7 @@ fn cases() -> Vec<Case> {
               $B ip link set tap0 up) &
              l2 net --tap tap0",
         ),
+        case("passt", 70, PASST),
         case("button", 50, "l2 button --power-button-after 5"),
         case("reboot", 50, "l2 reboot"),
         case("panic", 50, "L2_CMDLINE=panic=0 l2 panic"),
@@ -131,6 +149,13 @@ fn stock_kernels_boot_use_their_devices_and_end_as_they_should() {
     };
     add_disks(&mut lab);
     let mut cases = cases();
+    let passt = Path::new("/usr/bin/passt");
+    if passt.exists() {
+        lab.add_program(passt);
+    } else {
+        println!("SKIP: passt is not installed, the case of its name is left out");
+        cases.retain(|case| case.name != "passt");
+    }
     if let Ok(only) = std::env::var("ESXODUS_LAB_CASES") {
         cases.retain(|case| only.split(',').any(|name| name == case.name));
     }
@@ -161,7 +186,7 @@ fn the_same_cases_pass_on_the_hosts_own_kvm_where_it_is_native() {
     let mut cases = cases();
     cases.retain(|case| {
         // Network devices and huge pages of the host are not a test's to change.
-        let changes_host = case.script.contains("--tap") || case.script.contains("nr_hugepages");
+        let changes_host = case.script.contains("--tap") || case.script.contains("--user-net") || case.script.contains("nr_hugepages");
         if changes_host {
             println!("SKIP: case {} changes the host", case.name);
         }
@@ -242,6 +267,15 @@ fn judge(case: &str, result: &CaseResult) -> bool {
         "engine-hang" => has("ENGINE-KILLED") && has("in time true") && has("stopped by the host"),
         "serial" => off && has("AGENT-ECHO same"),
         "net" => off && has("L2-PING-OK") && has("L2-PING-BIG-OK"),
+        "passt" => {
+            let sums: Vec<&str> = result.output.lines().filter(|line| line.ends_with("  -")).collect();
+            result.code == Some(0)
+                && has("L2-LEASE 10.8.0.2 10.8.0.1")
+                && has("L2-FETCHED by way of passt")
+                && has("ENGINE-ENDED true powered off")
+                && sums.len() == 2
+                && sums[0] == sums[1]
+        }
         "button" => off && has("L2-RNG virtio_rng.0 256") && has("L2-BUTTON 0 1"),
         "reboot" => reason == "reset" && exit["source"] == "acpi",
         "panic" => reason == "panicked",
