@@ -21,7 +21,9 @@ impl Cycle {
             return None;
         }
         for line in (0..count).step_by(words) {
-            let next = usize::try_from(memory[line]).ok().filter(|&next| next < count && next % words == 0)?;
+            let next = usize::try_from(memory[line])
+                .ok()
+                .filter(|&next| next < count && next % words == 0)?;
             memory[line] = (base + next * size_of::<u64>()) as u64;
         }
         Some(Self { area, at: base })

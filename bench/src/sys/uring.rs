@@ -22,7 +22,12 @@ pub(crate) struct Uring {
 impl Uring {
     /// `depth` slots of `block` bytes. Fails where the kernel has no io_uring or forbids it.
     pub(crate) fn new(file: File, block: usize, depth: u32, fill: &dyn Fn(&mut [u8])) -> Result<Self> {
-        let ring = IoUring::new(depth.next_power_of_two())?;
+        // Completions wait for the next system call instead of interrupting the program (Linux 5.19, as fio asks for it): in a guest
+        // each such interrupt may be an exit. Older kernels refuse the flags.
+        let entries = depth.next_power_of_two();
+        let mut builder = IoUring::builder();
+        builder.setup_coop_taskrun().setup_taskrun_flag();
+        let ring = builder.build(entries).or_else(|_| IoUring::new(entries))?;
         let mut probe = io_uring::Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         // IORING_OP_READ and WRITE came with Linux 5.6.
@@ -72,6 +77,7 @@ impl Engine for Uring {
 
     fn wait(&mut self, done: &mut Vec<usize>, block: bool) -> Result<()> {
         let ring = self.ring.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        let mut asked = false;
         loop {
             for completion in ring.completion() {
                 self.in_flight -= 1;
@@ -85,8 +91,17 @@ impl Engine for Uring {
                 }
                 done.push(slot);
             }
-            if !done.is_empty() || !block {
+            if !done.is_empty() {
                 return Ok(());
+            }
+            if !block {
+                // What has completed may wait for a system call.
+                if asked || !ring.submission().taskrun() {
+                    return Ok(());
+                }
+                asked = true;
+                ring.submit()?;
+                continue;
             }
             match ring.submit_and_wait(1) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

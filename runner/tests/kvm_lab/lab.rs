@@ -233,8 +233,11 @@ impl Lab {
         let root = self.path("l1");
         busybox(&root);
         self.copy_modules(&LEVEL1_MODULES, &root);
-        if let Some(tun) = self.module("tun") {
-            fs::copy(tun, root.join("tun.ko")).expect("copy");
+        // Loaded by the cases that want them.
+        for name in ["tun", "dummy"] {
+            if let Some(module) = self.module(name) {
+                fs::copy(module, root.join(format!("{name}.ko"))).expect("copy");
+            }
         }
         self.fill(&root);
         fs::create_dir_all(root.join("cases")).expect("mkdir");

@@ -1,6 +1,12 @@
 #!/bin/sh
 # Level 1: loads KVM, runs the cases, writes /out to its disk, powers off.
 B=/bin/busybox
+# passt goes into a root of its own, which nobody can do from an initramfs: the same files as a mount on top of it.
+if [ "$1" != mounted ]; then
+    $B mkdir -p /new
+    $B mount -o bind / /new
+    cd /new && $B mount -o move . / && exec $B chroot . $B sh /init mounted
+fi
 $B mkdir -p /proc /sys /dev /tmp /out
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 $B mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null

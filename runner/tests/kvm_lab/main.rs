@@ -37,11 +37,11 @@ $B poweroff -f
 "#;
 
 /// passt for level 1, which has no network of its own: an interface that leads nowhere, for passt to take its addresses from.
-const PASST: &str = "$B insmod $ROOT/tun.ko 2>/dev/null
+const PASST: &str = "$B insmod $ROOT/dummy.ko
      $B mkdir -p /etc $ROOT/tmp/www; $B chmod 1777 /tmp
      printf 'root:x:0:0::/:/bin/sh\\nnobody:x:65534:65534::/:/bin/sh\\n' >/etc/passwd
      $B ip link set lo up
-     $B tunctl -t up0 >/dev/null; $B ip addr add 10.8.0.2/24 dev up0; $B ip link set up0 up; $B ip route add default via 10.8.0.1
+     $B ip addr add 10.8.0.2/24 dev dummy0; $B ip link set dummy0 up; $B ip route add default via 10.8.0.1
      echo 'by way of passt' >$ROOT/tmp/www/page
      $B dd if=/dev/urandom of=$ROOT/tmp/www/big bs=64k count=16 2>/dev/null; $B md5sum <$ROOT/tmp/www/big
      $B httpd -p 127.0.0.1:8080 -h $ROOT/tmp/www
@@ -186,7 +186,8 @@ fn the_same_cases_pass_on_the_hosts_own_kvm_where_it_is_native() {
     let mut cases = cases();
     cases.retain(|case| {
         // Network devices and huge pages of the host are not a test's to change.
-        let changes_host = case.script.contains("--tap") || case.script.contains("--user-net") || case.script.contains("nr_hugepages");
+        let changes_host =
+            case.script.contains("--tap") || case.script.contains("--user-net") || case.script.contains("nr_hugepages");
         if changes_host {
             println!("SKIP: case {} changes the host", case.name);
         }
