@@ -35,8 +35,8 @@ bench: build ## conversion speed beside qemu-img and nbdcopy, paired in one run
 	@scripts/setup.sh run bench
 	@python3 scripts/bench-convert.py $(BENCH_OPTIONS)
 
-bench-kernels: ## the workloads' kernels and the statistics under criterion
-	cargo bench --locked -p esxodus-bench
+bench-kernels: ## the workloads' kernels and the statistics under criterion (BENCH_OPTIONS=--quick)
+	cargo bench --locked -p esxodus-bench -- $(BENCH_OPTIONS)
 
 bench-agreement: build ## the agent's figures beside fio's, sysbench's and STREAM's
 	@scripts/setup.sh bench

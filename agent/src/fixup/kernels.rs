@@ -52,7 +52,9 @@ pub(super) struct Kernel {
 fn images(plan: &Plan) -> Vec<String> {
     let is_image = |name: &str| {
         let starts = ["initrd", "initramfs"].iter().any(|start| name.starts_with(start));
-        let other = ["kdump", ".old", ".bak", "-bak", "fallback.old", ".rpmsave", ".sig"];
+        let other = [
+            "kdump", ".old", ".bak", "-bak", ".orig", ".save", ".rpmsave", ".sig", ".pre-v2v",
+        ];
         starts && !other.iter().any(|part| name.contains(part))
     };
     let mut found = Vec::new();

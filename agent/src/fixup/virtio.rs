@@ -686,6 +686,8 @@ pub(super) mod tests {
         for name in [
             format!("initramfs-{VERSION}kdump.img"),
             format!("initrd.img-{VERSION}.old"),
+            // What virt-v2v keeps beside the image that it makes.
+            format!("initrd.img-{VERSION}.pre-v2v"),
         ] {
             let dir = tree(&kernel, &image("dracut"), &name);
             assert!(
