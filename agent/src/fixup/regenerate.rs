@@ -558,6 +558,15 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_with_the_drivers_built_in_needs_no_other_image() {
+        let (dir, _) = guest(Path::new("/nonexistent"), "usr/sbin/mkinitramfs", b"\x5d\0\0 packed");
+        let config = "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_BLK=y\nCONFIG_SCSI_VIRTIO=m\n";
+        fs::write(dir.path().join(format!("boot/config-{VERSION}")), config).unwrap();
+        let (plan, rebuilds) = planned(dir.path(), true);
+        assert!(rebuilds.is_empty() && plan.notes().is_empty(), "{:?}", plan.notes());
+    }
+
+    #[test]
     fn without_a_tool_or_leave_to_run_it_the_image_is_noted_with_what_to_do() {
         let Some(kernel) = test_kernel() else { return };
         for (tool, allowed, word) in [("", true, "no tool"), ("usr/sbin/mkinitramfs", false, "not to be run")] {

@@ -70,6 +70,8 @@ pub(super) fn plan(plan: &mut Plan, resolver: &Resolver<'_>, guest_tools: bool) 
             return;
         };
         let deaf = match (&kernel.initramfs, &kernel.unreadable) {
+            // Then what is in the image does not matter.
+            (_, Some(_)) if kernel.strange_packing && (kernel.boots(&FOR_BLK) || kernel.boots(&FOR_SCSI)) => return,
             (_, Some(why)) if kernel.strange_packing => why.clone(),
             (_, Some(why)) => {
                 plan.note(format!(
