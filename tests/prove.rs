@@ -251,7 +251,6 @@ fn a_dracut_guest_in_suses_layout_is_proven_after_the_fixup() {
     emulated_layout("suse-layout", "initrd-");
 }
 
-/// Starts a fix-up and kills it without warning once `moment` has come.
 /// `debugfs` on the first partition of a raw disk.
 fn debugfs(disk: &Path, commands: &[&str]) {
     let at = format!("{}?offset=1048576", s(disk));
@@ -314,18 +313,14 @@ fn an_initramfs_that_is_not_read_is_made_anew_by_the_guests_own_tool_and_put_bac
         let args = [&["fixup", s(&out), "--accel", "tcg", "--json"], more].concat();
         serde_json::from_str(&run_expecting(0, &args).0).unwrap()
     };
-    let told = |outcome: &Value| -> Vec<(String, String)> {
-        let changes = outcome["changes"].as_array().unwrap().iter();
-        changes
-            .map(|change| (words(&change["path"]).to_owned(), words(&change["after"]).to_owned()))
-            .collect()
-    };
     let done = fixup(&[]);
-    let after = told(&done)
-        .into_iter()
-        .find(|(path, _)| *path == image)
-        .expect("the image is changed")
-        .1;
+    let after = done["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|change| words(&change["path"]) == image)
+        .map(|change| words(&change["after"]))
+        .expect("the image is changed");
     assert!(after.contains("/usr/sbin/mkinitramfs -c gzip"), "{done}");
     assert!(image_now().starts_with(&[0x1f, 0x8b]), "gzip now");
     let proven = prove(true, &[s(&out)]);
@@ -341,6 +336,7 @@ fn an_initramfs_that_is_not_read_is_made_anew_by_the_guests_own_tool_and_put_bac
     assert!(fsck.status.success(), "{}", text(&fsck.stdout));
 }
 
+/// Starts a fix-up and kills it without warning once `moment` has come.
 fn killed_fixup(out: &Path, moment: impl Fn() -> bool) {
     let mut child = esxodus()
         .args(["fixup", s(out), "--accel", "tcg"])

@@ -1,9 +1,9 @@
 //! PID 1 of the appliance: the basic mounts, the modules, the guest's roots, then requests until power-off.
 
-use crate::fixup::{REBUILD_DEADLINE, Task, VolumeId};
+use crate::fixup::{Task, VolumeId};
 use crate::volumes::{self, Volume};
 use crate::{channel, exec, fstab, luks, lvm, modules, roots, serve, windows};
-use esxodus_agent::protocol::{Change, FixupWish, NO_ROOT, Role, Stream};
+use esxodus_agent::protocol::{Change, FixupWish, GUEST_TOOLS_TIME, NO_ROOT, Role, Stream};
 use reports::schema::{DeepFacts, SystemFacts, SystemKind, VolumeFacts};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use serde_json::{Value, json};
@@ -60,9 +60,7 @@ fn start() -> io::Result<()> {
         ("devtmpfs", "/dev"),
         ("tmpfs", "/run"),
     ] {
-        fs::create_dir_all(target)?;
-        mount(kind, target, kind, MountFlags::NOSUID, None::<&std::ffi::CStr>)
-            .map_err(|error| io::Error::other(format!("mounting {target}: {error}")))?;
+        fstab::mount_new(kind, target)?;
     }
     eprintln!(
         "esxodus-appliance: agent {} up after {:.2} s",
@@ -469,7 +467,7 @@ fn in_root(root: &Path, action: &str, task: &Value) -> io::Result<Value> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     // A fix-up may wait for the guest's own tool.
     let more = if action == "fixup" {
-        REBUILD_DEADLINE
+        GUEST_TOOLS_TIME
     } else {
         Duration::ZERO
     };

@@ -155,31 +155,49 @@ pub(crate) fn text(argv: &[&str], deadline: Duration) -> Option<String> {
     Some(String::from_utf8_lossy(&output).trim_end().to_owned())
 }
 
+/// Output that is kept for the words of a failure.
+const MAX_WORDS: u64 = 1 << 20;
+
 /// Runs a command that must succeed.
 ///
 /// # Errors
-/// It does not start, does not end in time, or fails: then what it wrote last.
+/// As [`must`]; then the last line that it wrote.
 pub(crate) fn checked(argv: &[&str], deadline: Duration) -> io::Result<()> {
-    let words: Vec<String> = argv.iter().map(|&part| part.to_owned()).collect();
+    let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    must(Command::new(program).args(arguments), deadline, 1)
+}
+
+/// Runs a command that must succeed, with an environment of its own.
+///
+/// # Errors
+/// It does not start, does not end in time, or fails: then the last `lines` that it wrote.
+pub(crate) fn must(command: &mut Command, deadline: Duration, lines: usize) -> io::Result<()> {
     let mut output = Vec::new();
-    let ended = run(&words, deadline, 64 << 10, &mut |_, bytes| {
+    let ended = run_command(command, deadline, MAX_WORDS, &mut |_, bytes| {
         output.extend_from_slice(bytes);
         Ok(())
     })?;
+    let program = command.get_program().to_string_lossy();
+    if ended.timed_out {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{program} did not end in time"),
+        ));
+    }
     if ended.code == Some(0) {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output);
-    let last = text
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("no output");
+    let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut last: Vec<&str> = said.rev().take(lines).collect();
+    last.reverse();
+    if last.is_empty() {
+        last.push("no output");
+    }
     Err(io::Error::other(format!(
-        "{} ended with {:?}: {}",
-        argv[0],
+        "{program} ended with {:?}: {}",
         ended.code,
-        last.trim()
+        last.join(" | ")
     )))
 }
 

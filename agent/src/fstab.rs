@@ -33,6 +33,13 @@ pub(crate) fn lines(text: &str) -> Vec<MountFacts> {
         .collect()
 }
 
+/// Mounts a file system of the kernel's own (`proc`, `tmpfs`) on a folder, which is made where it is missing.
+pub(crate) fn mount_new(kind: &str, target: &str) -> io::Result<()> {
+    std::fs::create_dir_all(target)?;
+    mount(kind, target, kind, MountFlags::NOSUID, None::<&std::ffi::CStr>)
+        .map_err(|error| io::Error::other(format!("mounting {target}: {error}")))
+}
+
 /// Opens a path of the guest from outside its root; links are followed as the guest would.
 fn open_inside(root: &Path, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     let folder = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

@@ -5,6 +5,7 @@
 
 use reports::schema::BenchSizes;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Version of this protocol. Both sides refuse another one.
 pub const VERSION: u32 = 6;
@@ -14,6 +15,9 @@ pub const PORT_NAME: &str = "org.esxodus.agent.0";
 pub const UART_LINE: &str = "esxodus.line=uart";
 /// Largest piece of a file in one message, in bytes.
 pub const MAX_PIECE: u32 = 1 << 20;
+
+/// What the guest's own tools may take in a fix-up, for all images together. One takes seconds natively and a minute or two under emulation.
+pub const GUEST_TOOLS_TIME: Duration = Duration::from_secs(900);
 
 /// How an appliance that found no Linux root says so.
 pub const NO_ROOT: &str = "no Linux root file system was found on the disks";

@@ -8,13 +8,13 @@ mod guests {
     use esxodus_runner::engine::{AccelWish, Accelerator, DirectKernel, DiskFormat, Engine, EngineWish, choose};
     use esxodus_runner::fixup::FixupOutcome;
     use esxodus_runner::probe::ProbeReport;
-    use esxodus_runner::proof::{BenchWish, InTurn, ProveDisk, ProveOutcome, ProveRequest, prove};
+    use esxodus_runner::proof::{BenchWish, InTurn, MeasureGuest, ProveDisk, ProveOutcome, ProveRequest, prove};
     use esxodus_runner::qemu::{Qemu, overlay};
     use reports::schema::{BenchRecord, DeepFacts, Place, ProofVerdict, Suite};
     use std::path::{Path, PathBuf};
     use std::process::Command;
-    use std::sync::atomic::AtomicBool;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
     static NEVER: AtomicBool = AtomicBool::new(false);
@@ -472,15 +472,20 @@ mod guests {
             cmdline: "console=ttyS0".into(),
         };
         let only = "cpu.integer.single";
-        let turns = Arc::new(Mutex::new(Vec::new()));
+        let turns = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&turns);
-        let other = move || {
-            seen.lock().expect("no panic before").push("host");
-            let output = Command::new(agent_binary().map_err(|error| error.to_string())?)
+        let host = move || -> BenchRecord {
+            seen.fetch_add(1, Ordering::Relaxed);
+            let output = Command::new(agent_binary().expect("checked before"))
                 .args(["bench", "--only", only, "--budget", "2"])
                 .output()
-                .map_err(|error| error.to_string())?;
-            serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+                .expect("the agent starts");
+            serde_json::from_slice(&output.stdout).expect("a record")
+        };
+        let in_turn = move |guest: MeasureGuest<'_>| {
+            let first = (host(), guest()?);
+            let inside = guest()?;
+            Ok(vec![first, (host(), inside)])
         };
         let outcome = proved_and(folder.path(), &[0; 4096], Some(direct), 120, |request| {
             request.bench = Some(BenchWish {
@@ -488,14 +493,11 @@ mod guests {
                 only: vec![only.to_owned()],
                 ..BenchWish::new(Suite::Quick)
             });
-            request.in_turn = Some(InTurn {
-                rounds: 2,
-                other: Arc::new(other),
-            });
+            request.in_turn = Some(InTurn(Arc::new(in_turn)));
         });
         let record = outcome.record;
         assert_eq!(record.verdict, ProofVerdict::Proven, "{record:?}");
-        assert_eq!(turns.lock().expect("no panic").len(), 2, "{:?}", outcome.bench_missing);
+        assert_eq!(turns.load(Ordering::Relaxed), 2, "{:?}", outcome.bench_missing);
         let engines: Vec<_> = outcome
             .turns
             .iter()

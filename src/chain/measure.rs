@@ -8,8 +8,9 @@ use anyhow::{Context as _, bail};
 use bench::SuiteOptions;
 use bench::harness::take_turns;
 use reports::schema::{AcceleratorClass, BenchRecord, BenchSizes, Comparison, Place, Suite};
+use runner::RunnerError;
 use runner::engine::{AccelWish, Choice, EngineWish};
-use runner::proof::{BenchWish, InTurn};
+use runner::proof::{BenchWish, InTurn, MeasureGuest};
 use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::process::Command;
@@ -127,7 +128,7 @@ pub(crate) fn bench_guest_in_turn(
     // The disk that the guest's overlays are on.
     let on = folder.root().to_owned();
     let cancel = std::sync::Arc::clone(&context.cancel);
-    let other = move || {
+    let in_turn = move |guest: MeasureGuest<'_>| {
         let wish = AgentWish {
             suite,
             budget: Some(budget),
@@ -137,17 +138,22 @@ pub(crate) fn bench_guest_in_turn(
             folder: Some(&on),
             like,
         };
-        on_host(&cancel, &wish).map_err(|error| format!("{error:#}"))
+        let taken =
+            take_turns::<_, anyhow::Error>(rounds, &mut || on_host(&cancel, &wish), &mut || Ok(guest()?), &cancel);
+        match taken {
+            Ok((host, inside)) => Ok(host.into_iter().zip(inside).collect()),
+            Err(_) if cancel.load(Ordering::Relaxed) => Err(RunnerError::Cancelled),
+            Err(error) => Err(error
+                .downcast()
+                .unwrap_or_else(|error| RunnerError::Agent(format!("{error:#}")))),
+        }
     };
     let wish = ProofWish {
         bench: Some(BenchWish {
             budget_seconds: Some(budget),
             ..wish
         }),
-        in_turn: Some(InTurn {
-            rounds,
-            other: std::sync::Arc::new(other),
-        }),
+        in_turn: Some(InTurn(std::sync::Arc::new(in_turn))),
         ..ProofWish::new(Duration::from_secs(300))
     };
     let outcome = prove::converted(context, &folder, engine, &wish)?;

@@ -183,7 +183,7 @@ impl Kernel {
     }
 
     /// Was the image made by a program whose way to load drivers is not known here?
-    pub(super) fn is_strange(&self) -> bool {
+    fn is_strange(&self) -> bool {
         self.initramfs.as_ref().is_some_and(|read| read.maker == Maker::Unknown)
     }
 

@@ -23,7 +23,6 @@ pub(crate) use devices::{names_in_boot_entries, roots_in_boot_entries};
 pub(crate) use kernels::kernels;
 pub(crate) use names::{VolumeId, parse as parse_disk_name};
 pub(crate) use network::interfaces;
-pub(crate) use regenerate::DEADLINE as REBUILD_DEADLINE;
 
 /// The kernels of a root, and the program that made their images.
 pub(crate) type Kernels = (Vec<KernelFacts>, Option<&'static str>);

@@ -7,21 +7,17 @@ use super::kernels::{FOR_BLK, FOR_SCSI, Kernel, WANTED};
 use super::plan::{Plan, checksum};
 use super::selinux;
 use super::virtio::SPARE;
-use crate::exec;
-use esxodus_agent::protocol::{Change, Undo};
+use crate::{exec, fstab};
+use esxodus_agent::protocol::{Change, GUEST_TOOLS_TIME, Undo};
 use reports::schema::DriverPlace;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::CapabilitySet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// All images of a guest together. One takes seconds natively and a minute or two under emulation.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(900);
-/// Output of a tool that is kept for the words of a failure.
-const MAX_OUTPUT: u64 = 1 << 20;
+use std::time::Instant;
 
 /// A program that makes initramfs images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +34,10 @@ pub(super) enum Tool {
 impl Tool {
     /// The tool that the guest has, and where. SUSE and Red Hat kept the name `mkinitrd` for a wrapper of dracut: dracut comes first.
     pub(super) fn find(plan: &Plan) -> Option<(Self, String)> {
-        let first = |names: &[&str]| {
-            let places = names
-                .iter()
-                .flat_map(|name| ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(|folder| format!("{folder}/{name}")));
-            places.into_iter().find(|path| plan.place(path).is_file())
+        let place = |name: &str| {
+            let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+            let mut places = folders.into_iter().map(|folder| format!("{folder}/{name}"));
+            places.find(|path| plan.place(path).is_file())
         };
         let list = plan.text("/etc/sysconfig/kernel").unwrap_or_default();
         let old = if list.contains("INITRD_MODULES=") {
@@ -50,13 +45,13 @@ impl Tool {
         } else {
             Self::Nash
         };
-        let known: [(Self, &[&str]); 4] = [
-            (Self::InitramfsTools, &["mkinitramfs"]),
-            (Self::Dracut, &["dracut"]),
-            (Self::Mkinitcpio, &["mkinitcpio"]),
-            (old, &["mkinitrd"]),
+        let known = [
+            (Self::InitramfsTools, "mkinitramfs"),
+            (Self::Dracut, "dracut"),
+            (Self::Mkinitcpio, "mkinitcpio"),
+            (old, "mkinitrd"),
         ];
-        known.into_iter().find_map(|(tool, names)| Some((tool, first(names)?)))
+        known.into_iter().find_map(|(tool, name)| Some((tool, place(name)?)))
     }
 
     /// Arguments for an image at `new`. gzip is what every kernel since 2.6 unpacks and what can be looked into afterwards.
@@ -191,11 +186,7 @@ impl Rebuild {
         let before = fs::metadata(image)?;
         fs::set_permissions(new, before.permissions())?;
         // FAT has no owners.
-        let (user, group) = {
-            use std::os::unix::fs::MetadataExt;
-            (before.uid(), before.gid())
-        };
-        let _ = std::os::unix::fs::chown(new, Some(user), Some(group));
+        let _ = chown(new, Some(before.uid()), Some(before.gid()));
         selinux::label_like_parent(new);
         let (bytes, crc32) = checksum(new)?;
         let kept = self.free_name(plan)?;
@@ -235,9 +226,7 @@ impl Rooms {
             ("tmpfs", "/run"),
             ("tmpfs", "/tmp"),
         ] {
-            fs::create_dir_all(target)?;
-            mount(kind, target, kind, MountFlags::NOSUID, None::<&std::ffi::CStr>)
-                .map_err(|error| io::Error::other(format!("mounting {target}: {error}")))?;
+            fstab::mount_new(kind, target)?;
             rooms.0.push(target);
         }
         Ok(rooms)
@@ -272,7 +261,6 @@ fn give_up_capabilities() -> io::Result<()> {
 /// Runs a tool of the guest, which is the root of this process.
 fn run(argv: &[String], until: Instant) -> io::Result<()> {
     let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut output = Vec::new();
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -284,33 +272,7 @@ fn run(argv: &[String], until: Instant) -> io::Result<()> {
             ("TMPDIR", "/var/tmp"),
         ])
         .current_dir("/");
-    let left = until.saturating_duration_since(Instant::now());
-    let ended = exec::run_command(&mut command, left, MAX_OUTPUT, &mut |_, bytes| {
-        output.extend_from_slice(bytes);
-        Ok(())
-    })?;
-    if ended.timed_out {
-        return Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("{program} did not end in time"),
-        ));
-    }
-    if ended.code != Some(0) {
-        let text = String::from_utf8_lossy(&output);
-        let last: Vec<&str> = text
-            .lines()
-            .rev()
-            .filter(|line| !line.trim().is_empty())
-            .take(3)
-            .collect();
-        let last: Vec<&str> = last.into_iter().rev().map(str::trim).collect();
-        return Err(io::Error::other(format!(
-            "{program} ended with {:?}: {}",
-            ended.code,
-            last.join(" | ")
-        )));
-    }
-    Ok(())
+    exec::must(&mut command, until.saturating_duration_since(Instant::now()), 3)
 }
 
 /// Makes all images anew, one after the other. What fails is noted, and leaves that image as it was.
@@ -318,7 +280,7 @@ pub(super) fn all(plan: &mut Plan, rebuilds: &[Rebuild]) -> Vec<Change> {
     if rebuilds.is_empty() {
         return Vec::new();
     }
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + GUEST_TOOLS_TIME;
     let rooms = Rooms::open().and_then(|rooms| give_up_capabilities().map(|()| rooms));
     let mut changes = Vec::new();
     for rebuild in rebuilds {

@@ -12,7 +12,7 @@ use crate::engine::{
     Accelerator, DiskBus, DiskCache, DiskFormat, DiskSpec, Engine, FirmwareSpec, MachineModel, Vm, VmSpec,
 };
 use crate::{Result, RunnerError};
-use agent::protocol::{Answer, Change, FixupWish, Request, Role};
+use agent::protocol::{Answer, Change, FixupWish, GUEST_TOOLS_TIME, Request, Role};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -147,9 +147,8 @@ impl Appliance {
     /// # Errors
     /// No Linux root was found, a file could not be written, and as [`AgentClient::ask`].
     pub fn fixup(&mut self, wish: FixupWish, cancel: &AtomicBool) -> Result<serde_json::Value> {
-        // The guest's own tool has 900 s of it.
         let deadline = if wish.guest_tools && !wish.dry_run {
-            LONG + Duration::from_secs(900)
+            LONG + GUEST_TOOLS_TIME
         } else {
             LONG
         };

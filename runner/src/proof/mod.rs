@@ -12,7 +12,7 @@ mod verdict;
 mod watch;
 
 pub use disks::DiskCheck;
-pub use request::{BenchWish, InTurn, ProveDisk, ProveOutcome, ProveRequest};
+pub use request::{BenchWish, InTurn, MeasureGuest, ProveDisk, ProveOutcome, ProveRequest, Turns};
 pub use search::SEARCH_ORDER;
 
 use crate::appliance::Appliance;
@@ -27,7 +27,7 @@ use reports::schema::{BenchRecord, DeepFacts, Milestone, Place, ProofRecord, Pro
 use request::Hardware;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use verdict::Outcome;
 use watch::{Watch, Wish};
@@ -71,7 +71,7 @@ struct Boot {
     outcome: Outcome,
     bench: Option<BenchRecord>,
     bench_missing: Option<String>,
-    turns: Vec<(BenchRecord, BenchRecord)>,
+    turns: Turns,
     seconds: f64,
     folder: String,
 }
@@ -440,7 +440,7 @@ impl Ground<'_> {
             };
             let measured = match &request.in_turn {
                 None => guest().map(|record| bench = Some(record)),
-                Some(in_turn) => pairs(in_turn, &mut guest, cancel).map(|taken| {
+                Some(in_turn) => (in_turn.0)(&mut guest).map(|taken| {
                     bench = taken.last().map(|(_, guest)| guest.clone());
                     turns = taken;
                 }),
@@ -494,37 +494,6 @@ fn inject(
     let result = appliance.inject(cancel);
     appliance.stop(cancel)?;
     Ok((found, result))
-}
-
-/// Both sides in turn; which one goes first changes with every pair.
-fn pairs(
-    in_turn: &InTurn,
-    guest: &mut dyn FnMut() -> Result<BenchRecord>,
-    cancel: &AtomicBool,
-) -> Result<Vec<(BenchRecord, BenchRecord)>> {
-    let other = || {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(RunnerError::Cancelled);
-        }
-        (in_turn.other)().map_err(|words| {
-            if cancel.load(Ordering::Relaxed) {
-                RunnerError::Cancelled
-            } else {
-                RunnerError::Agent(words)
-            }
-        })
-    };
-    let mut taken = Vec::new();
-    for round in 0..in_turn.rounds {
-        taken.push(if round % 2 == 0 {
-            let first = other()?;
-            (first, guest()?)
-        } else {
-            let first = guest()?;
-            (other()?, first)
-        });
-    }
-    Ok(taken)
 }
 
 fn measure(

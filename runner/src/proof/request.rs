@@ -1,6 +1,7 @@
 //! What is asked for, what comes back, and the guest that is made from it.
 
 use super::DiskCheck;
+use crate::Result;
 use crate::arch::Topology;
 use crate::engine::{
     Choice, DirectKernel, DiskBus, DiskCache, DiskFormat, DiskSpec, FirmwareSpec, MachineModel, Network, NicSpec,
@@ -50,20 +51,19 @@ impl BenchWish {
     }
 }
 
-/// Another place that is measured in turn with the guest (A B, B A, ...), so that drift of the host hits both alike.
+/// The records of both sides of each pair, the other place's first.
+pub type Turns = Vec<(BenchRecord, BenchRecord)>;
+
+/// Measures the guest once, and fails as [`super::prove`] does.
+pub type MeasureGuest<'a> = &'a mut dyn FnMut() -> Result<BenchRecord>;
+
+/// Measures another place in turn with the guest, which it is handed the way to measure: the caller says who comes when.
 #[derive(Clone)]
-pub struct InTurn {
-    /// Pairs of rounds.
-    pub rounds: usize,
-    /// Measures the other place once, as the guest is measured; an error in words.
-    pub other: Arc<dyn Fn() -> Result<BenchRecord, String> + Send + Sync>,
-}
+pub struct InTurn(pub Arc<dyn Fn(MeasureGuest<'_>) -> Result<Turns> + Send + Sync>);
 
 impl std::fmt::Debug for InTurn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InTurn")
-            .field("rounds", &self.rounds)
-            .finish_non_exhaustive()
+        f.debug_struct("InTurn").finish_non_exhaustive()
     }
 }
 
@@ -117,8 +117,8 @@ pub struct ProveOutcome {
     pub bench: Option<BenchRecord>,
     /// Why there is no benchmark record although one was asked for.
     pub bench_missing: Option<String>,
-    /// The records of both sides, the other place's first, where they were taken in turn.
-    pub turns: Vec<(BenchRecord, BenchRecord)>,
+    /// Where they were taken in turn.
+    pub turns: Turns,
     /// Milestones of the further boots on the same hardware, where more than one was asked for.
     pub repeats: Vec<Vec<Milestone>>,
     /// Wall seconds by stage: `check`, `inject`, `boot`, `steady`, `bench`, `power-off`, `check-after`; of all tries together.
