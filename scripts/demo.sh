@@ -9,4 +9,4 @@ scripts/demo-guest.sh "$guest" & making=$!
 if ! scripts/build.sh; then kill $making 2>/dev/null; wait $making || true; exit 2; fi
 wait $making || { echo "demo: the sample guest could not be made, see above" >&2; exit 2; }
 # The sample has virtio in its initramfs already; left as it is, the converted disks can be compared with the source.
-exec target/release/esxodus migrate "$guest/demo.vmx" -o "$out" --resume --no-fixup --bench-budget 20
+exec target/release/esxodus migrate "$guest/demo.vmx" -o "$out" --resume --no-fixup --bench-budget 12

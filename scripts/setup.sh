@@ -130,7 +130,7 @@ kubevirt_api() {
 for group in "${groups[@]}"; do
   case $group in
     run)
-      need ca-certificates make gcc libc6-dev pkg-config kmod mmdebstrap fdisk e2fsprogs dosfstools mtools busybox-static cpio gzip xz-utils zstd lvm2 cryptsetup-bin python3-minimal
+      need ca-certificates make gcc libc6-dev libzstd-dev pkg-config kmod mmdebstrap fdisk e2fsprogs dosfstools mtools busybox-static cpio gzip xz-utils zstd lvm2 cryptsetup-bin python3-minimal
       need_qemu; guest_kernel; rust ;;
     test)
       need libvirt-clients libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils osinfo-db xfsprogs btrfs-progs ntfs-3g wimtools acpica-tools libhivex-bin chromium iproute2 iperf3 swtpm swtpm-tools openssl lxc lz4 passt 7zip

@@ -3,7 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$HOME/.cargo/bin:$PATH
-triple=x86_64-unknown-linux-gnu
 cache=${ESXODUS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/esxodus}
 # Where the time went is part of the summary: a slow machine shows by all phases, a slow change by one.
 SECONDS=0; phases=
@@ -11,19 +10,21 @@ phase() { phases+=$(printf ' %s %ds,' "$1" "$SECONDS"); SECONDS=0; }
 # Guests are made while the compiler works: one waits for packages and runs on one CPU, the other doesn't.
 (scripts/demo-guest.sh "$cache/demo" && scripts/test-guests.sh "$cache/guests") & making=$!
 trap 'kill "$making" 2>/dev/null || true' EXIT
-# Static programs that run inside guests: the agent, and our VMM for the nested lab.
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $triple -p esxodus-agent --bin esxodus-agent -p esxodus-runner --example vmm
-phase "static programs"
-export ESXODUS_AGENT=$PWD/target/$triple/release/esxodus-agent
-export ESXODUS_LAB_VMM=$PWD/target/$triple/release/examples/vmm
+# One build for everything: what runs inside guests (the agent; our VMM, in the nested lab) has to be static, so all is, and what
+# programs and tests share is compiled once. Guests get them without their line tables.
+. scripts/static.sh
+cargo test --locked --workspace --target $triple --no-run
+phase "programs and tests"
+export ESXODUS_AGENT=$PWD/target/$triple/debug/in-guests/esxodus-agent ESXODUS_LAB_VMM=$PWD/target/$triple/debug/in-guests/vmm
+mkdir -p target/$triple/debug/in-guests
+strip --strip-debug -o "$ESXODUS_AGENT" target/$triple/debug/esxodus-agent
+strip --strip-debug -o "$ESXODUS_LAB_VMM" target/$triple/debug/examples/vmm
 export ESXODUS_DEMO_GUEST=$cache/demo ESXODUS_TEST_GUESTS=$cache/guests
-cargo test --locked --workspace --no-run
-phase "test programs"
 wait "$making" || { echo "test: the guests could not be made, see above" >&2; exit 2; }
 phase "guests, beyond that"
 log=$(mktemp); trap 'rm -f "$log"' EXIT
 set +e
-cargo test --locked --workspace --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep --line-buffered -vE '^(SKIP|running 0|$)'
+cargo test --locked --workspace --target $triple --no-fail-fast -- --nocapture 2>&1 | tee "$log" | grep --line-buffered -vE '^(SKIP|running 0|$)'
 status=${PIPESTATUS[0]}
 set -e
 phase tests

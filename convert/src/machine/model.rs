@@ -3,7 +3,6 @@
 //! Units are in the names. Byte orders: [`Identity::smbios_uuid`] holds the 16 bytes in SMBIOS table order, as VMX prints
 //! them.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -11,7 +10,8 @@ use std::path::PathBuf;
 pub const MACHINE_SCHEMA: u32 = 1;
 
 /// What described the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// A `.vmx` or `.vmtx` file.
@@ -25,7 +25,8 @@ pub enum SourceKind {
 }
 
 /// A guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Machine {
     /// [`MACHINE_SCHEMA`].
     pub schema: u32,
@@ -90,7 +91,8 @@ pub struct Machine {
 }
 
 /// What identifies the machine to software inside.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Identity {
     /// SMBIOS UUID, 16 bytes in table order (`uuid.bios`).
     pub smbios_uuid: Option<[u8; 16]>,
@@ -101,7 +103,8 @@ pub struct Identity {
 }
 
 /// Family of the guest OS, which decides drivers, bus and clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OsFamily {
     /// Linux.
@@ -113,7 +116,8 @@ pub enum OsFamily {
 }
 
 /// Guest OS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct GuestOs {
     /// As the source declares it: `debian12-64`.
     pub declared: String,
@@ -130,7 +134,8 @@ pub struct GuestOs {
 }
 
 /// BIOS or UEFI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FirmwareKind {
     /// Legacy BIOS.
@@ -140,7 +145,8 @@ pub enum FirmwareKind {
 }
 
 /// Version of a virtual TPM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Tpm {
     /// None.
@@ -150,7 +156,8 @@ pub enum Tpm {
 }
 
 /// Firmware and what belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Firmware {
     /// Kind.
     pub kind: FirmwareKind,
@@ -163,7 +170,8 @@ pub struct Firmware {
 }
 
 /// CPUs. `sockets * cores_per_socket * threads == vcpus` always holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct CpuTopology {
     /// Virtual CPUs.
     pub vcpus: u32,
@@ -196,7 +204,8 @@ pub struct CpuTopology {
 }
 
 /// Memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Memory {
     /// Size in MiB.
     pub mib: u64,
@@ -211,7 +220,8 @@ pub struct Memory {
 }
 
 /// Kind of bus that a disk hangs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ControllerBus {
     /// SCSI of any model.
@@ -238,7 +248,8 @@ impl ControllerBus {
 }
 
 /// A disk controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Controller {
     /// Bus.
     pub bus: ControllerBus,
@@ -253,7 +264,8 @@ pub struct Controller {
 }
 
 /// How writes to a disk are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskMode {
     /// Ordinary.
@@ -265,7 +277,8 @@ pub enum DiskMode {
 }
 
 /// A hard disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Disk {
     /// Bus.
     pub bus: ControllerBus,
@@ -294,7 +307,8 @@ impl Disk {
 }
 
 /// Kind of removable drive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RemovableKind {
     /// CD or DVD.
@@ -304,7 +318,8 @@ pub enum RemovableKind {
 }
 
 /// A removable drive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Removable {
     /// Kind.
     pub kind: RemovableKind,
@@ -317,7 +332,8 @@ pub struct Removable {
 }
 
 /// Where a MAC came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum MacOrigin {
     /// Set by hand.
@@ -331,7 +347,8 @@ pub enum MacOrigin {
 }
 
 /// A network adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Nic {
     /// Index at the source (`ethernetN`).
     pub index: u32,
@@ -356,7 +373,8 @@ pub struct Nic {
 }
 
 /// A serial port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct SerialPort {
     /// Index.
     pub index: u32,
@@ -367,7 +385,8 @@ pub struct SerialPort {
 }
 
 /// A parallel port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct ParallelPort {
     /// Index.
     pub index: u32,
@@ -376,7 +395,8 @@ pub struct ParallelPort {
 }
 
 /// USB.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Usb {
     /// Controllers: `usb`, `ehci`, `usb_xhci`.
     #[serde(default)]
@@ -395,7 +415,8 @@ impl Usb {
 }
 
 /// A snapshot of the source (`.vmsd`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Snapshot {
     /// `snapshotN.uid`.
     pub uid: u64,
