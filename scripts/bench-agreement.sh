@@ -29,10 +29,10 @@ done
 for tool in fio sysbench cc python3; do
     command -v "$tool" >/dev/null || { echo "SKIP: $tool is missing; scripts/setup.sh bench installs it" >&2; exit 0; }
 done
-triple=x86_64-unknown-linux-gnu
+. scripts/static.sh
 agent=${ESXODUS_AGENT:-$PWD/target/$triple/release/esxodus-agent}
 [ -n "${ESXODUS_AGENT:-}" ] ||
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release -p esxodus-agent --target $triple
+    cargo build --locked --release -p esxodus-agent --target $triple
 space=esxa$$ link=esxb$$ net='' work='' image=''
 clean_up() {
     for pid in $(jobs -p); do kill "$pid" 2>/dev/null || true; done

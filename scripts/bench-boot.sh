@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$HOME/.cargo/bin:$PATH
-triple=x86_64-unknown-linux-gnu
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $triple -p esxodus-runner --example vmm
+. scripts/static.sh
+cargo build --locked --release --target $triple -p esxodus-runner --example vmm
 export ESXODUS_LAB_VMM=$PWD/target/$triple/release/examples/vmm
 # ESXODUS_BENCH_STRICT=1 makes a missed aim a failure.
-exec cargo test --locked --workspace --test kvm_lab -- --ignored --nocapture --test-threads=1 beside_qemu_microvm
+exec cargo test --locked --workspace --target $triple --test kvm_lab -- --ignored --nocapture --test-threads=1 beside_qemu_microvm

@@ -1,4 +1,4 @@
-# Sourced, not run: how static programs are built, for build.sh and test.sh.
+# Sourced, not run: how static programs are built.
 
 triple=x86_64-unknown-linux-gnu
 # --target $triple goes with it: it keeps the flag away from build scripts and proc macros. Documentation tests link the same crates.
